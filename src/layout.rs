@@ -1,0 +1,121 @@
+//! Where documents, entities and cells lie in packed tensors. No padding, no masks (house rule 5).
+
+/// Starts of consecutive runs of rows: run `i` is `starts[i]..starts[i + 1]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segments {
+    pub starts: Vec<usize>,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Segments { starts: vec![0] }
+    }
+}
+
+impl Segments {
+    pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let mut segments = Segments::default();
+        lengths.into_iter().for_each(|n| segments.push(n));
+        segments
+    }
+    pub fn push(&mut self, length: usize) {
+        self.starts.push(self.rows() + length);
+    }
+    pub fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Rows of all segments together.
+    pub fn rows(&self) -> usize {
+        self.starts[self.starts.len() - 1]
+    }
+    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
+        self.starts[i]..self.starts[i + 1]
+    }
+    pub fn length(&self, i: usize) -> usize {
+        self.starts[i + 1] - self.starts[i]
+    }
+    pub fn iter(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        (0..self.len()).map(|i| self.range(i))
+    }
+}
+
+/// Tables of cells, one a document: table `d` has `side(d)^2` rows, row-major (subject, object).
+///
+/// `repeat[d]` says how many identical pad entities the last index of table `d` stands for (spec §4);
+/// 0: none, every index is an entity of the document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    pub side: Vec<usize>,
+    pub cells: Segments,
+    pub repeat: Vec<usize>,
+}
+
+impl Tables {
+    /// Exactly `n x n` cells for a document of `n` entities.
+    pub fn exact(entities: &[usize]) -> Self {
+        Self::padded(entities, 0)
+    }
+    /// As `exact`, with a pad index that stands for the `pad - n` missing entities where `n < pad`.
+    pub fn padded(entities: &[usize], pad: usize) -> Self {
+        let repeat: Vec<usize> = entities.iter().map(|&n| pad.saturating_sub(n)).collect();
+        let side: Vec<usize> = entities.iter().zip(&repeat).map(|(&n, &r)| n + usize::from(r > 0)).collect();
+        let cells = Segments::from_lengths(side.iter().map(|n| n * n));
+        Tables { side, cells, repeat }
+    }
+    pub fn len(&self) -> usize {
+        self.side.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.side.is_empty()
+    }
+    /// Entities of document `d`, the pad index not counted.
+    pub fn entities(&self, d: usize) -> usize {
+        self.side[d] - usize::from(self.repeat[d] > 0)
+    }
+}
+
+/// A document as the model reads it.
+#[derive(Clone, Debug, Default)]
+pub struct Encoded {
+    /// Word pieces with the special tokens around them, of any length.
+    pub ids: Vec<u32>,
+    /// Per entity, per mention: the index in `ids` of its opening `*`.
+    pub mentions: Vec<Vec<u32>>,
+}
+
+/// Gold relations of one document: a bit mask of `classes` bits a cell (subject-major, diagonal included).
+///
+/// Bit 0 is the threshold class and is never set: a cell with no bit has no relation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    pub classes: usize,
+    /// `cells x words` with `words = classes.div_ceil(64)`.
+    pub bits: Vec<u64>,
+}
+
+impl Labels {
+    pub fn new(cells: usize, classes: usize) -> Self {
+        Labels { classes, bits: vec![0; cells * classes.div_ceil(64)] }
+    }
+    pub fn words(&self) -> usize {
+        self.classes.div_ceil(64)
+    }
+    pub fn cells(&self) -> usize {
+        self.bits.len() / self.words().max(1)
+    }
+    pub fn set(&mut self, cell: usize, class: usize) {
+        let words = self.words();
+        self.bits[cell * words + class / 64] |= 1 << (class % 64);
+    }
+    pub fn get(&self, cell: usize, class: usize) -> bool {
+        self.bits[cell * self.words() + class / 64] >> (class % 64) & 1 == 1
+    }
+    /// Puts the cells of `other` behind these.
+    pub fn append(&mut self, other: &Labels) {
+        debug_assert!(self.classes == other.classes);
+        self.bits.extend_from_slice(&other.bits);
+    }
+}
