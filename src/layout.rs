@@ -119,3 +119,39 @@ impl Labels {
         self.bits.extend_from_slice(&other.bits);
     }
 }
+
+/// The cells, unordered pairs and entities of a batch of documents.
+///
+/// Document `d` has `n` entities (rows `entities.range(d)`), `n (n + 1) / 2` unordered pairs with
+/// `a <= b` (rows `pairs.range(d)`, by a, then b) and a table of cells, perhaps with a pad index.
+#[derive(Clone, Debug, Default)]
+pub struct Grid {
+    pub tables: Tables,
+    pub entities: Segments,
+    pub pairs: Segments,
+}
+
+impl Grid {
+    /// `pad_entities` as in [`Tables::padded`].
+    pub fn new(entities: &[usize], pad_entities: usize) -> Self {
+        Grid {
+            tables: Tables::padded(entities, pad_entities),
+            entities: Segments::from_lengths(entities.iter().copied()),
+            pairs: Segments::from_lengths(entities.iter().map(|n| n * (n + 1) / 2)),
+        }
+    }
+    /// Row of the unordered pair `{s, o}` of document `d`; `None` if one of them is the pad index.
+    pub fn pair(&self, d: usize, s: usize, o: usize) -> Option<usize> {
+        let n = self.entities.length(d);
+        let (a, b) = (s.min(o), s.max(o));
+        (b < n).then(|| self.pairs.starts[d] + a * (2 * n + 1 - a) / 2 + (b - a))
+    }
+}
+
+/// Rows as weighted sums of other rows: row `i` is the sum of `weight[j] * x[index[j]]` over `j` in `rows.range(i)`.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pub rows: Segments,
+    pub index: Vec<u32>,
+    pub weight: Vec<f64>,
+}
