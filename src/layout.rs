@@ -155,3 +155,70 @@ pub struct Sources {
     pub index: Vec<u32>,
     pub weight: Vec<f64>,
 }
+
+/// One encoder window of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its rows in the packed encoder tensors, special tokens included.
+    pub rows: std::ops::Range<usize>,
+    /// The document positions that it answers for.
+    pub keep: std::ops::Range<usize>,
+    /// The packed row of document position `keep.start`.
+    pub first: usize,
+}
+
+impl Window {
+    /// The packed row of document position `t`, if the window keeps it.
+    pub fn row(&self, t: usize) -> Option<usize> {
+        self.keep.contains(&t).then(|| self.first + t - self.keep.start)
+    }
+    /// The kept rows, counted from the window's first row.
+    pub fn local(&self) -> std::ops::Range<usize> {
+        let from = self.first - self.rows.start;
+        from..from + self.keep.len()
+    }
+}
+
+/// Tokens, windows, entities and mentions of a batch of documents.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    /// Document positions, packed.
+    pub tokens: Segments,
+    /// Windows of each document, into `window`.
+    pub windows: Segments,
+    pub window: Vec<Window>,
+    /// Entities of each document.
+    pub entities: Segments,
+    /// Mentions of each entity, into `mention`.
+    pub mentions: Segments,
+    /// Document position of each mention's opening marker.
+    pub mention: Vec<usize>,
+}
+
+impl Documents {
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+    pub fn windows_of(&self, d: usize) -> &[Window] {
+        &self.window[self.windows.range(d)]
+    }
+    pub fn mentions_of(&self, entity: usize) -> &[usize] {
+        &self.mention[self.mentions.range(entity)]
+    }
+    /// Packed encoder rows of document `d`: its windows follow each other.
+    pub fn rows_of(&self, d: usize) -> std::ops::Range<usize> {
+        match self.windows_of(d) {
+            [first, .., last] => first.rows.start..last.rows.end,
+            [only] => only.rows.clone(),
+            [] => 0..0,
+        }
+    }
+    /// Elements of the entity attention of each document over `heads`: `[entities, heads, tokens]` blocks.
+    pub fn attention(&self, heads: usize) -> Segments {
+        let size = |d| self.entities.length(d) * heads * self.tokens.length(d);
+        Segments::from_lengths((0..self.len()).map(size))
+    }
+}

@@ -2,4 +2,9 @@
 //! it on the CPU, `cuda.rs` will on a GPU.
 
 pub mod add;
+pub mod attention;
+pub mod attention_rows;
+pub mod axial;
+pub mod bilinear;
+pub mod context_pool;
 pub mod linear;

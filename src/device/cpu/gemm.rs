@@ -116,11 +116,11 @@ impl<T: Real> Packed<T> {
         Self::new(x, row, rows, k0, k, tile::<T>().nr)
     }
     /// As [`Packed::right`], all cores packing.
-    fn right_parallel(x: &impl Operand<T>, rows: usize, k0: usize, k: usize) -> Self {
+    pub fn right_parallel(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
         let width = tile::<T>().nr;
         let mut data = vec![T::ZERO; rows.div_ceil(width) * width * k];
         data.par_chunks_exact_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
-            x.pack(p * width, width.min(rows - p * width), k0, width, panel);
+            x.pack(row + p * width, width.min(rows - p * width), k0, width, panel);
         });
         Packed { data, rows, k, width }
     }
@@ -214,19 +214,24 @@ fn block_rows(m: usize, mr: usize) -> usize {
     m.div_ceil(tasks).next_multiple_of(mr).min(96)
 }
 
+/// Columns of C whose packed B is alive at a time: at most `SLAB x CHUNK` elements, whatever n is.
+const SLAB: usize = 1024;
+
 /// `C[m, n] += A[m, k] B[n, k]^T` on all threads of the current pool; C is row-major, `n` wide.
 pub fn gemm<T: Real>(m: usize, n: usize, k: usize, a: &impl Operand<T>, b: &impl Operand<T>, c: &mut [T]) {
     debug_assert!(c.len() == m * n);
-    if m == 0 || n == 0 {
+    if m == 0 {
         return;
     }
     let block = block_rows(m, tile::<T>().mr);
-    for k0 in (0..k).step_by(CHUNK) {
-        let ks = CHUNK.min(k - k0);
-        let right = Packed::right_parallel(b, n, k0, ks);
-        c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
-            let left = Packed::left(a, i * block, c.len() / n, k0, ks);
-            multiply(&left, &right, c, n, false);
-        });
+    for n0 in (0..n).step_by(SLAB) {
+        for k0 in (0..k).step_by(CHUNK) {
+            let ks = CHUNK.min(k - k0);
+            let right = Packed::right_parallel(b, n0, SLAB.min(n - n0), k0, ks);
+            c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
+                let left = Packed::left(a, i * block, c.len() / n, k0, ks);
+                multiply(&left, &right, &mut c[n0..], n, false);
+            });
+        }
     }
 }

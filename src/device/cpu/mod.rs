@@ -1,9 +1,11 @@
 //! The CPU backend: threads, matrix product, vector math.
 
 
+pub mod attention;
 pub mod gemm;
 pub mod math;
 pub mod simd;
+pub mod vector;
 
 use crate::device::ledger::Ledger;
 use crate::device::profile::Profile;

@@ -5,6 +5,8 @@
 
 mod cpu;
 
+pub(crate) use cpu::add_column_sums;
+
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
