@@ -2,4 +2,13 @@
 //! it on the CPU, `cuda.rs` will on a GPU.
 
 pub mod add;
+pub mod dropout;
+pub mod embedding;
+pub mod entity_pool;
+pub mod gather;
+pub mod gelu;
+pub mod layernorm;
 pub mod linear;
+pub mod loss;
+pub mod optim;
+pub mod pair_combine;

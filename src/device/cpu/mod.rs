@@ -1,8 +1,8 @@
 //! The CPU backend: threads, matrix product, vector math.
 
-
 pub mod gemm;
 pub mod math;
+pub mod rows;
 pub mod simd;
 
 use crate::device::ledger::Ledger;
