@@ -1,5 +1,7 @@
 //! Where documents, entities and cells lie in packed tensors. No padding, no masks (house rule 5).
 
+use crate::error::{Error, Result};
+
 /// Starts of consecutive runs of rows: run `i` is `starts[i]..starts[i + 1]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segments {
@@ -154,6 +156,40 @@ pub struct Sources {
     pub rows: Segments,
     pub index: Vec<u32>,
     pub weight: Vec<f64>,
+}
+
+impl Sources {
+    /// Refuses indices past `rows` and lists of unequal length, in the name of `op`.
+    pub fn check(&self, op: &str, rows: usize) -> Result<()> {
+        if self.rows.rows() != self.index.len() || self.index.len() != self.weight.len() {
+            return Err(Error::shape(
+                op,
+                "indices and weights",
+                self.rows.rows(),
+                (self.index.len(), self.weight.len()),
+            ));
+        }
+        match self.index.iter().find(|&&i| i as usize >= rows) {
+            Some(i) => Err(Error::shape(op, "a source row", format!("below {rows}"), i)),
+            None => Ok(()),
+        }
+    }
+    /// The other direction: for each of `rows` source rows, the rows that use it, ascending, with their weights.
+    pub fn transposed(&self, rows: usize) -> Sources {
+        let mut uses = vec![0; rows];
+        self.index.iter().for_each(|&i| uses[i as usize] += 1);
+        let by_source = Segments::from_lengths(uses);
+        let mut next = by_source.starts.clone();
+        let (mut index, mut weight) = (vec![0; self.index.len()], vec![0.0; self.index.len()]);
+        for (row, range) in self.rows.iter().enumerate() {
+            for j in range {
+                let at = &mut next[self.index[j] as usize];
+                (index[*at], weight[*at]) = (row as u32, self.weight[j]);
+                *at += 1;
+            }
+        }
+        Sources { rows: by_source, index, weight }
+    }
 }
 
 /// One encoder window of a document.

@@ -45,7 +45,9 @@ impl Dropout {
         if self.is_off() {
             return;
         }
-        let (keep, scale) = (self.threshold(), T::of(1.0 / (1.0 - self.p)));
+        // At p = 1 no word is large enough but one in 2^32: 0 for it, not infinity.
+        let scale = if self.p < 1.0 { T::of(1.0 / (1.0 - self.p)) } else { T::ZERO };
+        let keep = self.threshold();
         let lead = ((4 - first % 4) % 4).min(values.len() as u64) as usize;
         let (head, body) = values.split_at_mut(lead);
         self.scale_group(first, head, keep, scale);
@@ -104,8 +106,9 @@ impl Stream {
     pub fn next_u32(&mut self) -> u32 {
         let (group, lane) = (self.next / 4, (self.next % 4) as usize);
         self.next += 1;
-        // The first word's top bit separates streams from dropout counters.
-        philox(self.key ^ self.name.rotate_left(32), [group as u32, (group >> 32) as u32, self.name as u32, u32::MAX])[lane]
+        // Step u32::MAX, which no training reaches, separates streams from dropout counters.
+        philox(self.key ^ self.name.rotate_left(32), [group as u32, (group >> 32) as u32, self.name as u32, u32::MAX])
+            [lane]
     }
     /// Uniform in [0, 1) with 32 bits.
     pub fn uniform(&mut self) -> f64 {

@@ -26,15 +26,17 @@ impl Grads {
         let params = device.zeros("gradients", dtype, &[count])?;
         Ok(Grads { activations: HashMap::new(), params })
     }
-    /// The gradient of activation `y`, which no later op will add to. `None`: nothing depends on `y`.
+    /// The gradient of activation `y`, in its shape, which no later op will add to. `None`: nothing
+    /// depends on `y`.
     pub fn take(&mut self, y: &Tensor) -> Option<Tensor> {
-        self.activations.remove(&y.id())
+        self.activations.remove(&y.id())?.reshape(y.shape()).ok()
     }
     /// Gives activation `x` the gradient `dx`, or adds it to the one that another use gave.
     pub fn put(&mut self, x: &Tensor, dx: Tensor) -> Result<()> {
-        debug_assert_eq!(x.len(), dx.len());
+        // A tensor keeps its identity in `reshape`, so its uses may differ in shape.
+        let dx = dx.reshape(x.shape())?;
         let sum = match self.activations.remove(&x.id()) {
-            Some(other) => add(other, dx)?,
+            Some(other) => add(other.reshape(x.shape())?, dx)?,
             None => dx,
         };
         self.activations.insert(x.id(), sum);

@@ -4,6 +4,7 @@
 pub mod attention;
 pub mod gemm;
 pub mod math;
+pub mod rows;
 pub mod simd;
 pub mod vector;
 

@@ -8,5 +8,10 @@ const BLOCK: usize = 1 << 14;
 
 pub fn accumulate<T: Real>(into: &mut Tensor, other: &Tensor) {
     let pairs = into.slice_mut::<T>().par_chunks_mut(BLOCK).zip(other.slice::<T>().par_chunks(BLOCK));
-    pairs.for_each(|(a, b)| vectorize(#[inline(always)] || a.iter_mut().zip(b).for_each(|(a, b)| *a += *b)));
+    pairs.for_each(|(a, b)| {
+        vectorize(
+            #[inline(always)]
+            || a.iter_mut().zip(b).for_each(|(a, b)| *a += *b),
+        )
+    });
 }

@@ -1,4 +1,6 @@
 use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cpu::rows::{add_column_sums, add_to, block, chunk};
+use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::tape::Grads;
 use crate::tensor::Tensor;
@@ -13,7 +15,13 @@ pub fn forward<T: Real>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Op
         None => y.fill(T::ZERO),
     }
     if let Some(b) = b {
-        y.par_chunks_mut(out).for_each(|y| y.iter_mut().zip(b.slice::<T>()).for_each(|(y, b)| *y += *b));
+        let b = b.slice::<T>();
+        y.par_chunks_mut(chunk(block(out), out)).for_each(|y| {
+            vectorize(
+                #[inline(always)]
+                || y.chunks_mut(out).for_each(|y| add_to(y, b)),
+            )
+        });
     }
     gemm(rows, out, k, &Mat::rows(x.slice::<T>(), k), &Mat::rows(w.slice::<T>(), k), y);
 }
@@ -27,17 +35,5 @@ pub fn backward<T: Real>(dy: &Tensor, x: &Tensor, w: &Tensor, b: Option<&Tensor>
     gemm(out, k, rows, &dy.t(), &xs.t(), grads.param::<T>(w));
     if let Some(b) = b {
         add_column_sums(dy.data, out, grads.param::<T>(b));
-    }
-}
-
-/// `sums[j] += sum over rows of data[row][j]`, rows in order: 64-row partials summed in order.
-pub fn add_column_sums<T: Real>(data: &[T], width: usize, sums: &mut [T]) {
-    let partials: Vec<Vec<T>> = data.par_chunks(64 * width).map(|block| {
-        let mut sum = vec![T::ZERO; width];
-        block.chunks_exact(width).for_each(|row| sum.iter_mut().zip(row).for_each(|(s, x)| *s += *x));
-        sum
-    }).collect();
-    for partial in partials {
-        sums.iter_mut().zip(partial).for_each(|(s, x)| *s += x);
     }
 }

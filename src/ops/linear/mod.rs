@@ -13,14 +13,21 @@ use crate::tape::Tape;
 use crate::tensor::{Tensor, check_shape, same_dtype};
 
 /// `x W^T + b + residual`; see the module for shapes.
-pub fn linear(tape: &mut Tape, x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear(
+    tape: &mut Tape,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let (rows, out) = (x.rows(), w.rows());
     if x.dim() != w.dim() {
         return Err(Error::shape("linear", "columns of x", w.dim(), x.shape()));
     }
+    same_dtype("linear", &[x, w])?;
     for (what, t, want) in [("bias", b, &[out][..]), ("residual", residual, &[rows, out])] {
         if let Some(t) = t {
-            same_dtype("linear", &[x, w, t])?;
+            same_dtype("linear", &[x, t])?;
             check_shape("linear", what, t, want)?;
         }
     }
