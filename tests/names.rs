@@ -3,7 +3,9 @@
 mod common;
 
 use common::golden::{golden, golden_config, golden_path};
-use docre::checkpoint::{Checkpoint, Loader, Planned, Stored, TensorFile, TensorWriter, Want, load, save, write_atomic};
+use docre::checkpoint::{
+    Checkpoint, Loader, Planned, Stored, TensorFile, TensorWriter, Want, load, save, write_atomic,
+};
 use docre::model::config::ModelConfig;
 use docre::model::names::{Group, Init, ParamSpec, parameter_count, parameter_table, random_encoder, ranges};
 use std::collections::BTreeMap;
@@ -228,7 +230,12 @@ fn shards_load_as_one_file_and_cannot_leave_the_directory() {
     write_index("a.safetensors", "missing.safetensors");
     assert_eq!(Checkpoint::open(dir.path()).unwrap_err().exit_code(), 6);
     write_index("b.safetensors", "a.safetensors");
-    assert!(Checkpoint::open(dir.path()).unwrap_err().what().contains("axial_transformer.axial_attns.0.axial_attentions.0.fn.to_kv.weight is not in a.safetensors"));
+    assert!(
+        Checkpoint::open(dir.path())
+            .unwrap_err()
+            .what()
+            .contains("axial_transformer.axial_attns.0.axial_attentions.0.fn.to_kv.weight is not in a.safetensors")
+    );
 }
 
 #[test]

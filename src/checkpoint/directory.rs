@@ -15,7 +15,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Lines `<sha256>  <file>`: `sha256sum -c MANIFEST.sha256` checks it too.
+/// `# N files`, then lines `<sha256>  <file>`: `sha256sum -c MANIFEST.sha256` checks it too. The
+/// count betrays a manifest that was cut off between two lines.
 pub const MANIFEST: &str = "MANIFEST.sha256";
 const MAX_MANIFEST: u64 = 1 << 20;
 
@@ -60,6 +61,7 @@ impl Staging {
 
     fn publish(&mut self, target: &Path) -> Result<()> {
         let lines: String = self.digests.iter().map(|(file, hash)| format!("{hash}  {file}\n")).collect();
+        let lines = format!("# {} files\n{lines}", self.digests.len());
         self.write_synced(MANIFEST, |out| out.write_all(lines.as_bytes()).map_err(|e| Error::io(MANIFEST, e)))?;
         sync_directory(&self.dir)?;
         let replaced = park(target)?;
@@ -149,8 +151,12 @@ fn read_manifest(dir: &Path) -> Result<BTreeMap<String, String>> {
     }
     let bytes = read_bounded(&path, MAX_MANIFEST)?;
     let text = String::from_utf8(bytes).map_err(|_| incomplete(&path, "not text"))?;
-    let mut listed = BTreeMap::new();
+    let (mut listed, mut promised) = (BTreeMap::new(), None);
     for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            promised = comment.strip_suffix(" files").and_then(|n| n.parse().ok()).or(promised);
+            continue;
+        }
         let (hash, name) = line.split_once("  ").ok_or_else(|| incomplete(&path, "a damaged line"))?;
         let valid = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
         if !valid || check_file_name(name).is_err() {
@@ -158,7 +164,7 @@ fn read_manifest(dir: &Path) -> Result<BTreeMap<String, String>> {
         }
         listed.insert(name.to_string(), hash.to_ascii_lowercase());
     }
-    if listed.is_empty() || !text.ends_with('\n') {
+    if listed.is_empty() || !text.ends_with('\n') || promised.is_some_and(|n: usize| n != listed.len()) {
         return Err(incomplete(&path, "cut off"));
     }
     Ok(listed)

@@ -233,9 +233,9 @@ fn read_header(file: &File, length: u64) -> Result<Header> {
 
 pub(super) fn zeros<T: Weight>(count: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| {
-        Error::device("E-OOM", format!("no memory for {count} weights of {} bytes", size_of::<T>()))
-    })?;
+    values
+        .try_reserve_exact(count)
+        .map_err(|_| Error::device("E-OOM", format!("no memory for {count} weights of {} bytes", size_of::<T>())))?;
     values.resize(count, T::default());
     Ok(values)
 }

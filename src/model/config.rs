@@ -140,7 +140,8 @@ fn kind_of(fields: Fields) -> Result<EncoderKind> {
         });
     }
     let class = fields.get("architectures").and_then(|list| list.get(0)?.as_str()).unwrap_or("");
-    let named = [("XLMRoberta", EncoderKind::XlmRoberta), ("Roberta", EncoderKind::Roberta), ("Bert", EncoderKind::Bert)];
+    let named =
+        [("XLMRoberta", EncoderKind::XlmRoberta), ("Roberta", EncoderKind::Roberta), ("Bert", EncoderKind::Bert)];
     if let Some((_, kind)) = named.iter().find(|(start, _)| class.starts_with(start)) {
         return Ok(*kind);
     }
@@ -350,7 +351,8 @@ impl ModelConfig {
     }
 
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |e: serde_json::Error| Error::model("E-CONFIG", format!("not a JSON object: {}", one_line(&e.to_string())));
+        let invalid =
+            |e: serde_json::Error| Error::model("E-CONFIG", format!("not a JSON object: {}", one_line(&e.to_string())));
         let kept: Map<String, Value> = serde_json::from_str(text).map_err(invalid)?;
         let fields = Fields { map: &kept, place: "$" };
         let encoder = EncoderConfig::parse(fields)?;

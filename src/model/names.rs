@@ -139,11 +139,8 @@ fn fan_in(inputs: usize) -> Init {
 
 fn encoder(table: &mut Table, c: &EncoderConfig) {
     let (d, must) = (c.hidden_size, Init::Required);
-    let embeddings = [
-        ("word", c.vocab_size),
-        ("position", c.max_position_embeddings),
-        ("token_type", c.type_vocab_size),
-    ];
+    let embeddings =
+        [("word", c.vocab_size), ("position", c.max_position_embeddings), ("token_type", c.type_vocab_size)];
     for (name, rows) in embeddings {
         let from = format!("embeddings.{name}_embeddings.weight");
         table.same(Group::Encoder, format!("embeddings.{name}"), from, &[rows, d], must);
