@@ -1,6 +1,7 @@
 //! Where tensors live and ops run.
 
 pub mod cpu;
+pub mod cuda;
 pub mod ledger;
 pub mod profile;
 

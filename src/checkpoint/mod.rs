@@ -1,0 +1,16 @@
+//! Weights and states on disk: safetensors in and out, and directories that survive a crash.
+
+pub mod atomic;
+pub mod directory;
+pub mod header;
+pub mod shards;
+pub mod tensors;
+pub mod weights;
+pub mod writer;
+
+pub use atomic::{AtomicFile, write_atomic};
+pub use header::{Stored, TensorInfo};
+pub use shards::Checkpoint;
+pub use tensors::{Slice, TensorFile, Weight};
+pub use weights::{LoadReport, Loader, Want, has_head, load, save};
+pub use writer::{Planned, TensorWriter};

@@ -1,0 +1,2 @@
+//! Shared by the test files.
+pub mod golden;
