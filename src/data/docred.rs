@@ -99,7 +99,7 @@ fn read_entity(document: &Document, e: usize, raw: Vec<RawMention>, root: &str) 
     entity.mentions.reserve_exact(raw.len());
     for (m, raw) in raw.into_iter().enumerate() {
         let place = || format!("{root}.vertexSet[{e}][{m}]");
-        let tokens = locate(&document.sentences, &raw).map_err(|error| error.at(place() + ".pos"))?;
+        let tokens = locate(&document.sentences, &raw).map_err(|(key, error)| error.at(place() + key))?;
         if m == 0 {
             entity.kind = raw.kind.clone();
         }
@@ -111,17 +111,17 @@ fn read_entity(document: &Document, e: usize, raw: Vec<RawMention>, root: &str) 
     Ok(entity)
 }
 
-/// Sentence and `pos` as a range of tokens of the document.
-fn locate(sentences: &Segments, raw: &RawMention) -> Result<Span> {
+/// Sentence and `pos` as a range of tokens of the document. An error comes with the key that is wrong.
+fn locate(sentences: &Segments, raw: &RawMention) -> Result<Span, (&'static str, Error)> {
     let (from, to) = raw.pos;
     let sentence = usize::try_from(raw.sent_id).ok().filter(|&s| s < sentences.len());
     let Some(s) = sentence else {
         let what = format!("mention in sentence {}, there are {}", raw.sent_id, sentences.len());
-        return Err(Error::data("E-SENTENCE", what));
+        return Err((".sent_id", Error::data("E-SENTENCE", what)));
     };
     let length = sentences.length(s);
     if from < 0 || to <= from {
-        return Err(Error::data("E-SPAN", format!("mention pos [{from},{to}] is empty or negative")));
+        return Err((".pos", Error::data("E-SPAN", format!("mention pos [{from},{to}] is empty or negative"))));
     }
     match (usize::try_from(from), usize::try_from(to)) {
         (Ok(from), Ok(to)) if to <= length => {
@@ -130,7 +130,7 @@ fn locate(sentences: &Segments, raw: &RawMention) -> Result<Span> {
         }
         _ => {
             let what = format!("mention pos [{from},{to}] ends past sentence {s} ({length} tokens)");
-            Err(Error::data("E-SPAN", what))
+            Err((".pos", Error::data("E-SPAN", what)))
         }
     }
 }
