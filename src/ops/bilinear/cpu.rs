@@ -2,7 +2,7 @@ use crate::device::cpu::gemm::{CHUNK, Mat, Operand, Packed, gemm, multiply};
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{axpy, dot};
 use crate::dtype::Real;
-use crate::ops::linear::add_column_sums;
+use crate::device::cpu::rows::add_column_sums;
 use crate::tape::Grads;
 use crate::tensor::Tensor;
 use rayon::prelude::*;

@@ -5,7 +5,6 @@
 
 mod cpu;
 
-pub(crate) use cpu::add_column_sums;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
