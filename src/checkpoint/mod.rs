@@ -3,12 +3,14 @@
 pub mod atomic;
 pub mod directory;
 pub mod header;
+pub mod model;
 pub mod shards;
 pub mod tensors;
 pub mod weights;
 pub mod writer;
 
 pub use atomic::{AtomicFile, write_atomic};
+pub use model::{build, open_model, save_model};
 pub use header::{Stored, TensorInfo};
 pub use shards::Checkpoint;
 pub use tensors::{Slice, TensorFile, Weight};

@@ -18,7 +18,7 @@
 mod cpu;
 mod predict;
 
-pub use predict::predict;
+pub use predict::{predict, predict_above};
 
 use crate::dispatch;
 use crate::error::{Error, Result};

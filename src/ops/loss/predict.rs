@@ -8,19 +8,24 @@ use crate::tensor::Tensor;
 ///
 /// (Whether TH itself takes one of the k places does not matter: nothing below it is predicted.)
 pub fn predict(logits: &Tensor, top_k: usize) -> Vec<Vec<(u32, f64)>> {
+    predict_above(logits, top_k, 0.0)
+}
+
+/// As [`predict`], with `l_r - l_TH > margin`; a margin below 0 asks for more relations.
+pub fn predict_above(logits: &Tensor, top_k: usize, margin: f64) -> Vec<Vec<(u32, f64)>> {
     match logits.dtype() {
-        DType::F32 => rows::<f32>(logits, top_k),
-        DType::F64 => rows::<f64>(logits, top_k),
+        DType::F32 => rows::<f32>(logits, top_k, margin),
+        DType::F64 => rows::<f64>(logits, top_k, margin),
     }
 }
 
-fn rows<T: Real>(logits: &Tensor, top_k: usize) -> Vec<Vec<(u32, f64)>> {
-    logits.slice::<T>().chunks_exact(logits.dim().max(1)).map(|row| relations(row, top_k)).collect()
+fn rows<T: Real>(logits: &Tensor, top_k: usize, margin: f64) -> Vec<Vec<(u32, f64)>> {
+    logits.slice::<T>().chunks_exact(logits.dim().max(1)).map(|row| relations(row, top_k, margin)).collect()
 }
 
-fn relations<T: Real>(row: &[T], top_k: usize) -> Vec<(u32, f64)> {
-    let above = (0u32..).zip(row).filter(|(_, l)| **l > row[0]);
-    let mut found: Vec<_> = above.map(|(class, l)| (class, l.f64() - row[0].f64())).collect();
+fn relations<T: Real>(row: &[T], top_k: usize, margin: f64) -> Vec<(u32, f64)> {
+    let margins = (0u32..).zip(row).skip(1).map(|(class, l)| (class, l.f64() - row[0].f64()));
+    let mut found: Vec<_> = margins.filter(|(_, m)| *m > margin).collect();
     found.sort_by(|a, b| b.1.total_cmp(&a.1));
     found.truncate(top_k);
     found

@@ -1,0 +1,50 @@
+//! A model from its directory, and back.
+
+use super::directory::Staging;
+use super::header::Stored;
+use super::shards::{Checkpoint, WEIGHTS_FILE};
+use super::tensors::{Weight, zeros};
+use super::weights::{LoadReport, Loader, Want, save};
+use crate::device::Device;
+use crate::dtype::Real;
+use crate::error::Result;
+use crate::model::config::ModelConfig;
+use crate::model::names::{ParamSpec, parameter_table};
+use crate::model::params::initialize;
+use crate::model::{Model, Params};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Opens a directory with a trained head.
+pub fn open_model<T: Real + Weight>(dir: impl AsRef<Path>, device: &Device) -> Result<(Model, LoadReport)> {
+    let dir = dir.as_ref();
+    let config = ModelConfig::load(dir)?;
+    build::<T>(dir, config, Want::Everything, 0, device)
+}
+
+/// Builds `config` on the encoder in `dir`; what `want` leaves open starts from `seed`.
+pub fn build<T: Real + Weight>(
+    dir: impl AsRef<Path>,
+    config: ModelConfig,
+    want: Want,
+    seed: u64,
+    device: &Device,
+) -> Result<(Model, LoadReport)> {
+    let table = parameter_table(&config);
+    let checkpoint = Checkpoint::open(dir)?;
+    let loader = Loader::check(&checkpoint, &table, want)?;
+    let mut flat: Vec<T> = zeros(table.iter().map(ParamSpec::elements).sum())?;
+    loader.fill(&mut flat)?;
+    let report = loader.report().clone();
+    initialize(&table, &report.fresh, seed, &mut flat);
+    let params = Params::new(device, table, flat)?;
+    Ok((Model { config, params }, report))
+}
+
+/// Writes config.json and the weights, under the released names, into a directory being made.
+pub fn save_model(staging: &mut Staging, model: &Model, stored: Stored) -> Result<()> {
+    staging.write("config.json", model.config.to_json().as_bytes())?;
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    let flat = model.params.flat().slice::<f32>();
+    staging.write_with(WEIGHTS_FILE, |out| save(out, model.params.specs(), flat, stored, &metadata))
+}

@@ -1,0 +1,150 @@
+//! From documents to triples with a trained model.
+
+use crate::checkpoint::open_model;
+use crate::data::output::Triple;
+use crate::data::{Document, Relations, Tokenizer};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::layout::Encoded;
+use crate::model::Model;
+use crate::ops::loss::predict_above;
+use crate::tape::Tape;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// What counts as a relation.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// A relation needs `l_r - l_TH > threshold`.
+    pub threshold: f64,
+    /// At most so many relations of one ordered pair.
+    pub max_labels: usize,
+}
+
+/// How much goes through the model at once. One document always goes whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Word pieces.
+    pub tokens: usize,
+    /// Ordered pairs.
+    pub cells: usize,
+}
+
+impl Default for Budget {
+    /// Enough rows to keep the matrix products busy, few enough to stay in the caches.
+    fn default() -> Self {
+        Budget { tokens: 2048, cells: 4096 }
+    }
+}
+
+/// A model directory, ready to extract.
+pub struct Extractor {
+    pub model: Model,
+    pub tokenizer: Tokenizer,
+    pub relations: Relations,
+    pub rule: Rule,
+    /// `sha256:` and the hash of the weights' bytes, for the output.
+    pub digest: String,
+}
+
+impl Extractor {
+    /// Opens `config.json`, `tokenizer.json`, `relations.json` and the weights of `dir`.
+    pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let dir = dir.as_ref();
+        let (model, _) = {
+            let _span = device.profile().span("load weights");
+            open_model::<f32>(dir, device)?
+        };
+        let _span = device.profile().span("load tokenizer");
+        let tokenizer = Tokenizer::open(dir)?;
+        let relations = open_relations(dir, &model)?;
+        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k };
+        let digest = digest(&model);
+        Ok(Extractor { model, tokenizer, relations, rule, digest })
+    }
+    /// The word pieces of a document.
+    pub fn encode(&self, document: &Document) -> Result<Encoded> {
+        let _span = self.model.params.device().profile().span("tokenize");
+        self.tokenizer.encode(document)
+    }
+    /// Triples of each document: by cell, the surest first.
+    pub fn predict(&self, documents: &[&Encoded]) -> Result<Vec<Vec<Triple>>> {
+        predict(&self.model, documents, self.rule)
+    }
+    /// Encodes and predicts, in batches of the default budget.
+    pub fn extract(&self, documents: &[Document]) -> Result<Vec<Vec<Triple>>> {
+        let encoded: Vec<Encoded> = documents.iter().map(|d| self.encode(d)).collect::<Result<_>>()?;
+        predict_all(&self.model, &encoded, self.rule, Budget::default())
+    }
+}
+
+fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
+    let path = dir.join("relations.json");
+    let labels = &model.config.labels;
+    let relations = if path.exists() { Relations::load(&path)? } else { Relations::from_codes(labels.clone())? };
+    let classes = model.head()?.classes;
+    if relations.len() != classes || (!labels.is_empty() && relations.codes() != labels) {
+        let what = format!("{} names {} relations, the model has {classes}", path.display(), relations.len());
+        return Err(Error::model("E-RELATIONS", what).fix("relations.json and config.json must list the same relations"));
+    }
+    Ok(relations)
+}
+
+/// Of the weights as the model holds them.
+fn digest(model: &Model) -> String {
+    let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(model.params.flat().slice::<f32>()));
+    hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// Triples of each document of one batch.
+pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
+    let profile = model.params.device().profile();
+    let batch = {
+        let _span = profile.span("lay out batch");
+        model.batch(documents)?
+    };
+    let logits = model.forward(&mut Tape::inference(), &batch, false)?;
+    let _span = profile.span("predict");
+    let mut triples = vec![Vec::new(); documents.len()];
+    for (cell, found) in batch.cells.iter().zip(predict_above(&logits, rule.max_labels, rule.threshold)) {
+        if cell.subject == cell.object {
+            continue; // the diagonal's logits are zero: below a negative threshold they are no relations either
+        }
+        triples[cell.document as usize].extend(found.into_iter().map(|(relation, margin)| Triple {
+            head: cell.subject as usize,
+            tail: cell.object as usize,
+            relation: relation as usize,
+            margin: margin as f32,
+            score: (1.0 / (1.0 + (-margin).exp())) as f32,
+        }));
+    }
+    Ok(triples)
+}
+
+/// Runs of consecutive documents that fit the budget.
+pub fn batches(documents: &[Encoded], budget: Budget) -> Vec<std::ops::Range<usize>> {
+    let mut runs = Vec::new();
+    let (mut start, mut tokens, mut cells) = (0, 0, 0);
+    for (i, document) in documents.iter().enumerate() {
+        let (t, c) = (document.ids.len(), document.mentions.len().pow(2));
+        if i > start && (tokens + t > budget.tokens || cells + c > budget.cells) {
+            runs.push(start..i);
+            (start, tokens, cells) = (i, 0, 0);
+        }
+        tokens += t;
+        cells += c;
+    }
+    if start < documents.len() {
+        runs.push(start..documents.len());
+    }
+    runs
+}
+
+/// Triples of every document, in order.
+pub fn predict_all(model: &Model, documents: &[Encoded], rule: Rule, budget: Budget) -> Result<Vec<Vec<Triple>>> {
+    let mut all = Vec::with_capacity(documents.len());
+    for run in batches(documents, budget) {
+        all.extend(predict(model, &documents[run].iter().collect::<Vec<_>>(), rule)?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,230 @@
+//! The training configuration: a TOML file, `section.key=value` overrides, defaults.
+
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, HeadConfig, ModelConfig};
+use crate::ops::loss::Objective;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A whole configuration. Unknown keys are errors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data: Data,
+    pub model: ModelSection,
+    #[serde(default)]
+    pub objective: ObjectiveSection,
+    #[serde(default)]
+    pub schedule: Schedule,
+    #[serde(default)]
+    pub output: Output,
+}
+
+/// Paths are relative to the directory in which docre runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Training documents: DocRED JSON or docre.v1 lines.
+    pub train: Vec<PathBuf>,
+    /// Development documents; without them the last weights are the best.
+    #[serde(default)]
+    pub dev: Vec<PathBuf>,
+    /// rel2id.json; without it the sorted relation names of training and development data.
+    pub relations: Option<PathBuf>,
+    /// rel_info.json: a name for each relation.
+    pub relation_names: Option<PathBuf>,
+    /// Leave out labels whose relation is not in the inventory instead of refusing the document.
+    #[serde(default)]
+    pub skip_unknown_relations: bool,
+}
+
+/// The encoder to start from and the head to train. (Unknown keys are refused with the head's.)
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelSection {
+    /// A Hugging Face directory, or a model of docre.
+    pub start: PathBuf,
+    /// Keep the head of `start` (fine-tuning) instead of starting a new one.
+    #[serde(default)]
+    pub keep_head: bool,
+    /// Fields of config.json's `docre` section that differ from the released head.
+    #[serde(flatten)]
+    pub head: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObjectiveKind {
+    /// With the `1 +` of the released program.
+    #[default]
+    AdaptiveFocal,
+    /// As the paper prints it.
+    AdaptiveFocalPaper,
+    AdaptiveThreshold,
+    BalancedSoftmax,
+    Atgl,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectiveSection {
+    pub kind: ObjectiveKind,
+    /// Of the focal losses.
+    pub gamma: f64,
+    /// Of ATGL: the weight of a gold relation, above 1.
+    pub alpha: f64,
+}
+
+impl Default for ObjectiveSection {
+    fn default() -> Self {
+        ObjectiveSection { kind: ObjectiveKind::default(), gamma: 1.0, alpha: 2.0 }
+    }
+}
+
+impl ObjectiveSection {
+    pub fn objective(&self) -> Objective {
+        match self.kind {
+            ObjectiveKind::AdaptiveFocal => Objective::AdaptiveFocal { gamma: self.gamma, released: true },
+            ObjectiveKind::AdaptiveFocalPaper => Objective::AdaptiveFocal { gamma: self.gamma, released: false },
+            ObjectiveKind::AdaptiveThreshold => Objective::AdaptiveThreshold,
+            ObjectiveKind::BalancedSoftmax => Objective::BalancedSoftmax,
+            ObjectiveKind::Atgl => Objective::Atgl { alpha: self.alpha },
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedule {
+    pub epochs: usize,
+    /// Documents that go through the model at once, and how many such batches make one update.
+    pub batch: usize,
+    pub accumulate: usize,
+    pub encoder_rate: f64,
+    /// As released the encoder's rate; here a setting.
+    pub axial_rate: f64,
+    pub head_rate: f64,
+    /// Part of all updates over which the rates rise linearly from 0; then they fall linearly to 0.
+    pub warmup: f64,
+    /// The largest norm of the whole gradient; larger ones are scaled down.
+    pub clip: f64,
+    pub weight_decay: f64,
+    pub adam_epsilon: f64,
+    pub seed: u64,
+    /// Recompute each encoder layer in the backward pass: less memory, about a quarter more time.
+    pub recompute: bool,
+    /// Evaluate every so many updates too; 0: only after each epoch.
+    pub eval_every: u64,
+    /// Stop after so many evaluations without a better F1; 0: never.
+    pub patience: usize,
+}
+
+impl Default for Schedule {
+    /// BERT-base as published (spec §6).
+    fn default() -> Self {
+        Schedule {
+            epochs: 30,
+            batch: 4,
+            accumulate: 1,
+            encoder_rate: 3e-5,
+            axial_rate: 3e-5,
+            head_rate: 1e-4,
+            warmup: 0.06,
+            clip: 1.0,
+            weight_decay: 0.0,
+            adam_epsilon: 1e-6,
+            seed: 66,
+            recompute: false,
+            eval_every: 0,
+            patience: 0,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Output {
+    /// Save a checkpoint every so many updates too; 0: only after each epoch.
+    pub save_every: u64,
+    /// Checkpoints to keep beside the best weights.
+    pub keep: usize,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output { save_every: 0, keep: 2 }
+    }
+}
+
+impl Config {
+    /// Reads `path` and applies `overrides` (`schedule.epochs=3`).
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        Self::parse(&text, overrides).map_err(|e| e.context(path.display()))
+    }
+
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::usage(e.to_string()))?;
+        overrides.iter().try_for_each(|o| set(&mut table, o))?;
+        let config: Config = table.try_into().map_err(|e: toml::de::Error| Error::usage(e.message().to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// All values, defaults included, as TOML.
+    pub fn resolved(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|e| Error::usage(e.to_string()))
+    }
+
+    /// What decides the course of a run: all but how often it saves.
+    pub fn decisive(&self) -> Result<String> {
+        Config { output: Output::default(), ..self.clone() }.resolved()
+    }
+
+    fn check(&self) -> Result<()> {
+        let s = &self.schedule;
+        let positive = [("epochs", s.epochs), ("batch", s.batch), ("accumulate", s.accumulate)];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::usage(format!("schedule.{name} must be at least 1")));
+        }
+        let rates = [("encoder_rate", s.encoder_rate), ("axial_rate", s.axial_rate), ("head_rate", s.head_rate)];
+        if let Some((name, rate)) = rates.iter().find(|(_, rate)| !(rate.is_finite() && (0.0..1.0).contains(rate))) {
+            return Err(Error::usage(format!("schedule.{name} must be from 0 to 1, is {rate}")));
+        }
+        if !(0.0..=1.0).contains(&s.warmup) || s.clip.is_nan() || s.clip <= 0.0 {
+            return Err(Error::usage("schedule.warmup must be from 0 to 1, schedule.clip above 0"));
+        }
+        if self.data.train.is_empty() {
+            return Err(Error::usage("data.train names no file"));
+        }
+        Ok(())
+    }
+
+    /// The configuration of the model to train: that of `start`, with the head of this file.
+    pub fn model_config(&self, start: &ModelConfig, labels: &[String]) -> Result<ModelConfig> {
+        let mut fields = self.model.head.clone();
+        let architecture = match fields.get("architecture").and_then(|v| v.as_str()) {
+            Some("atlop") => Architecture::Atlop,
+            _ => Architecture::KdDocre,
+        };
+        fields.insert("classes".into(), labels.len().into());
+        let head = HeadConfig::released(architecture, labels.len());
+        let mut all: serde_json::Value = serde_json::from_str(&start.with_head(head, labels.to_vec())?.to_json())
+            .map_err(|e| Error::usage(e.to_string()))?;
+        if let Some(section) = all.get_mut("docre").and_then(|d| d.as_object_mut()) {
+            section.extend(fields);
+        }
+        ModelConfig::parse(&all.to_string()).map_err(|e| e.context("model"))
+    }
+}
+
+/// Sets `a.b=value`; the value is TOML, or else taken as text.
+fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
+    let wrong = || Error::usage(format!("{assignment:?} is not of the form section.key=value"));
+    let (key, value) = assignment.split_once('=').ok_or_else(wrong)?;
+    let (section, key) = key.trim().split_once('.').ok_or_else(wrong)?;
+    let parsed = format!("x = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("x"));
+    let value = parsed.unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
+    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    section.as_table_mut().ok_or_else(wrong)?.insert(key.to_string(), value);
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! Training: data, epochs, evaluation, checkpoints.
+
+pub mod config;
+pub mod state;
+pub mod step;
+
+pub use config::Config;
+pub use step::{Example, Trainer};
+
+use crate::checkpoint::{Want, build};
+use crate::data::{self, Document, Relations, Tokenizer, Unknown};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::extract::{Budget, Rule, predict_all};
+use crate::layout::Encoded;
+use crate::model::config::ModelConfig;
+use crate::rng::Stream;
+use state::{Companions, Progress};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Documents ready for the model.
+pub struct Split {
+    pub examples: Vec<Example>,
+    /// Gold labels left out because the inventory does not have their relation.
+    pub unknown: usize,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Finished,
+    /// `stop` said so; a checkpoint was saved.
+    Interrupted,
+    /// `patience` evaluations brought nothing better.
+    Patience,
+}
+
+/// What a run tells its user: progress lines on stderr.
+pub trait Watch {
+    fn update(&mut self, run: &Run, report: &step::Report);
+    fn evaluated(&mut self, run: &Run, f1: f64, best: bool);
+    fn message(&mut self, text: &str);
+}
+
+/// A training run.
+pub struct Run {
+    pub config: Config,
+    pub trainer: Trainer,
+    pub progress: Progress,
+    train: Vec<Example>,
+    dev: Vec<Example>,
+    with: Companions,
+    dir: PathBuf,
+    log: std::fs::File,
+    started: Instant,
+    started_at: u64,
+}
+
+/// Gives up after so many steps in a row whose gradient is not finite.
+const MOST_SKIPPED: usize = 10;
+
+impl Run {
+    /// Loads data and model; goes on from the newest complete checkpoint of `dir` if `resume`.
+    pub fn open(config: Config, dir: &Path, resume: bool, device: &Device, watch: &mut dyn Watch) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        let found = if resume { state::find(dir)? } else { refuse_used(dir)? };
+        let start = found.clone().unwrap_or_else(|| config.model.start.clone());
+        let tokenizer = Tokenizer::open(&start)?;
+        let relations = inventory(&config, &start, found.is_some())?;
+        let train = read(&config.data.train, &tokenizer, &relations, unknown(&config))?;
+        let dev = read(&config.data.dev, &tokenizer, &relations, Unknown::Skip)?;
+        let total = total_updates(&config, train.examples.len());
+        let (trainer, progress) = start_trainer(&config, &start, found.as_deref(), &relations, total, device)?;
+        if let Some(dir) = &found {
+            watch.message(&format!("going on from {} (update {})", dir.display(), progress.updates));
+        }
+        let skipped = train.unknown + dev.unknown;
+        if skipped > 0 {
+            watch.message(&format!("{skipped} labels of unknown relations left out"));
+        }
+        let tokenizer_file = start.join("tokenizer.json");
+        let tokenizer = std::fs::read(&tokenizer_file).map_err(|e| Error::io(&tokenizer_file, e))?;
+        let log_path = dir.join("train.jsonl");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path);
+        let log = log.map_err(|e| Error::io(&log_path, e))?;
+        crate::checkpoint::write_atomic(dir.join("config.resolved.toml"), config.resolved()?.as_bytes())?;
+        Ok(Run {
+            started_at: progress.tried,
+            config,
+            trainer,
+            progress,
+            train: train.examples,
+            dev: dev.examples,
+            with: Companions { tokenizer, relations },
+            dir: dir.to_path_buf(),
+            log,
+            started: Instant::now(),
+        })
+    }
+
+    /// Updates an epoch.
+    pub fn updates_an_epoch(&self) -> usize {
+        self.train.len().div_ceil(self.config.schedule.batch * self.config.schedule.accumulate)
+    }
+    pub fn documents(&self) -> (usize, usize) {
+        (self.train.len(), self.dev.len())
+    }
+    /// Seconds since this process began to train, and updates that it has tried.
+    pub fn pace(&self) -> (f64, u64) {
+        (self.started.elapsed().as_secs_f64(), self.progress.tried - self.started_at)
+    }
+
+    /// Trains to the end, or until `stop` says so between two updates.
+    pub fn train(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
+        let mut bad_steps = 0;
+        while self.progress.epoch < self.config.schedule.epochs {
+            let order = self.order(self.progress.epoch);
+            while self.progress.used < order.len() {
+                if stop() {
+                    self.save()?;
+                    return Ok(End::Interrupted);
+                }
+                let report = self.next(&order, watch)?;
+                bad_steps = if report.bad.is_some() { bad_steps + 1 } else { 0 };
+                if let (Some(name), true) = (&report.bad, bad_steps >= MOST_SKIPPED) {
+                    let what = format!("{bad_steps} updates in a row with a gradient that is not finite, first in {name}");
+                    return Err(Error::non_finite(what).fix("lower the learning rates"));
+                }
+                if self.between_updates(watch)? {
+                    return Ok(End::Patience);
+                }
+            }
+            self.progress.epoch += 1;
+            self.progress.used = 0;
+            let waited_enough = self.evaluate(watch)?;
+            self.save()?;
+            if waited_enough {
+                return Ok(End::Patience);
+            }
+        }
+        Ok(End::Finished)
+    }
+
+    fn next(&mut self, order: &[usize], watch: &mut dyn Watch) -> Result<step::Report> {
+        let size = self.config.schedule.batch * self.config.schedule.accumulate;
+        let end = (self.progress.used + size).min(order.len());
+        let examples: Vec<&Example> = order[self.progress.used..end].iter().map(|&i| &self.train[i]).collect();
+        let report = self.trainer.update(&examples)?;
+        self.progress.used = end;
+        self.progress.tried += 1;
+        self.progress.updates = self.trainer.optimizer.updates;
+        if let Some(name) = &report.bad {
+            watch.message(&format!("update skipped: the gradient of {name} is not finite"));
+        }
+        self.log(serde_json::json!({
+            "update": self.progress.tried, "epoch": self.progress.epoch, "loss": report.loss, "norm": report.norm,
+            "rates": self.trainer.rates(self.progress.updates), "skipped": report.bad,
+        }))?;
+        watch.update(self, &report);
+        Ok(report)
+    }
+
+    /// Evaluates and saves where the configuration asks for it within an epoch; true: stop.
+    fn between_updates(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        let due = |every: u64| every > 0 && self.progress.tried.is_multiple_of(every);
+        let (evaluate, save) = (due(self.config.schedule.eval_every), due(self.config.output.save_every));
+        let stop = if evaluate { self.evaluate(watch)? } else { false };
+        if save {
+            self.save()?;
+        }
+        Ok(stop)
+    }
+
+    /// The documents of an epoch in the order of (seed, epoch).
+    fn order(&self, epoch: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.train.len()).collect();
+        Stream::new(self.config.schedule.seed, (1 << 32) + epoch as u64).shuffle(&mut order);
+        order
+    }
+
+    /// Development F1; keeps the best weights. True: `patience` is over.
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        if self.dev.is_empty() {
+            state::save_best(&self.dir, &self.trainer, &self.with)?;
+            return Ok(false);
+        }
+        let f1 = 100.0 * self.dev_f1()?;
+        let best = self.progress.best_f1.is_none_or(|b| f1 > b);
+        if best {
+            (self.progress.best_f1, self.progress.best_update) = (Some(f1), self.progress.updates);
+            self.progress.waited = 0;
+            state::save_best(&self.dir, &self.trainer, &self.with)?;
+        } else {
+            self.progress.waited += 1;
+        }
+        self.log(serde_json::json!({"update": self.progress.tried, "epoch": self.progress.epoch, "dev_f1": f1}))?;
+        watch.evaluated(self, f1, best);
+        let patience = self.config.schedule.patience;
+        Ok(patience > 0 && self.progress.waited >= patience)
+    }
+
+    fn dev_f1(&self) -> Result<f64> {
+        let model = &self.trainer.model;
+        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k };
+        let encoded: Vec<Encoded> = self.dev.iter().map(|e| e.encoded.clone()).collect();
+        let predicted = predict_all(model, &encoded, rule, Budget::default())?;
+        let (mut correct, mut guessed, mut gold) = (0, 0, 0);
+        for (example, triples) in self.dev.iter().zip(&predicted) {
+            let n = example.encoded.mentions.len();
+            guessed += triples.len();
+            correct += triples.iter().filter(|t| example.labels.get(t.head * n + t.tail, t.relation)).count();
+            gold += example.labels.bits.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+        }
+        gold += self.dev.iter().map(|e| e.unknown_gold).sum::<usize>();
+        Ok(if guessed + gold == 0 { 0.0 } else { 2.0 * correct as f64 / (guessed + gold) as f64 })
+    }
+
+    fn save(&mut self) -> Result<()> {
+        state::save_checkpoint(&self.dir, &self.trainer, &self.progress, &self.with, self.config.output.keep)?;
+        Ok(())
+    }
+
+    fn log(&mut self, line: serde_json::Value) -> Result<()> {
+        writeln!(self.log, "{line}").map_err(|e| Error::io(self.dir.join("train.jsonl"), e))
+    }
+}
+
+/// A fresh run must not write over another one.
+fn refuse_used(dir: &Path) -> Result<Option<PathBuf>> {
+    match state::find(dir)? {
+        None => Ok(None),
+        Some(_) => Err(Error::usage(format!("{} already holds a run", dir.display()))
+            .fix("--resume auto to go on with it, or another --out")),
+    }
+}
+
+fn unknown(config: &Config) -> Unknown {
+    if config.data.skip_unknown_relations { Unknown::Skip } else { Unknown::Error }
+}
+
+/// The inventory: the checkpoint's, or rel2id.json, or the sorted names of the data.
+fn inventory(config: &Config, start: &Path, resumed: bool) -> Result<Relations> {
+    if resumed || config.model.keep_head {
+        return Relations::load(&start.join("relations.json"));
+    }
+    let mut relations = match &config.data.relations {
+        Some(path) => Relations::read_rel2id(path)?,
+        None => Relations::from_names(names_in_data(config)?),
+    };
+    if let Some(path) = &config.data.relation_names {
+        relations.read_names(path)?;
+    }
+    Ok(relations)
+}
+
+fn names_in_data(config: &Config) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for path in config.data.train.iter().chain(&config.data.dev) {
+        for document in data::open(path, data::Options::default())? {
+            names.extend(document?.gold().iter().map(|label| label.relation.clone()));
+        }
+    }
+    Ok(names)
+}
+
+/// Reads and encodes all documents of some files.
+pub fn read(paths: &[PathBuf], tokenizer: &Tokenizer, relations: &Relations, unknown: Unknown) -> Result<Split> {
+    let mut split = Split { examples: Vec::new(), unknown: 0 };
+    for path in paths {
+        for document in data::open(path, data::Options::default())? {
+            let document: Document = document?;
+            let (labels, skipped) = relations.encode(&document, unknown).map_err(|e| e.context(path.display()))?;
+            let encoded = tokenizer.encode(&document).map_err(|e| e.context(path.display()))?;
+            split.unknown += skipped;
+            split.examples.push(Example { encoded, labels, unknown_gold: skipped });
+        }
+    }
+    Ok(split)
+}
+
+fn total_updates(config: &Config, documents: usize) -> u64 {
+    let size = config.schedule.batch * config.schedule.accumulate;
+    (config.schedule.epochs * documents.div_ceil(size)) as u64
+}
+
+fn start_trainer(
+    config: &Config,
+    start: &Path,
+    found: Option<&Path>,
+    relations: &Relations,
+    total: u64,
+    device: &Device,
+) -> Result<(Trainer, Progress)> {
+    let given = ModelConfig::load(start)?;
+    let keep = found.is_some() || config.model.keep_head;
+    let model = if keep { given } else { config.model_config(&given, relations.codes())? };
+    let want = if keep { Want::Everything } else { Want::Encoder };
+    let (model, _) = build::<f32>(start, model, want, config.schedule.seed, device)?;
+    let mut trainer = Trainer::new(model, config, total)?;
+    let decisive = config.decisive()?;
+    let Some(dir) = found else {
+        return Ok((trainer, Progress { config: decisive, ..Progress::default() }));
+    };
+    let progress = state::read_progress(dir)?;
+    if progress.config != decisive {
+        return Err(Error::usage(format!("{} was made by another configuration", dir.display()))
+            .fix("--out for a new run, or the configuration in config.resolved.toml"));
+    }
+    state::restore(dir, &progress, &mut trainer.optimizer)?;
+    Ok((trainer, progress))
+}

@@ -1,0 +1,150 @@
+//! One update: forward, loss, backward, clip, AdamW.
+
+use super::config::{Config, Schedule};
+use crate::error::Result;
+use crate::layout::{Encoded, Labels};
+use crate::model::names::Group;
+use crate::model::{Batch, Model};
+use crate::ops::loss::{Objective, loss};
+use crate::ops::optim::{Hyper, Span, adamw, first_non_finite, global_norm};
+use crate::tape::{Grads, Tape};
+use crate::tensor::Tensor;
+use std::ops::Range;
+
+/// A document with its labels, one row of bits for each of its n x n cells.
+pub struct Example {
+    pub encoded: Encoded,
+    pub labels: Labels,
+    /// Gold relations that the inventory does not have: missed by any prediction.
+    pub unknown_gold: usize,
+}
+
+/// The optimizer's state beside the weights.
+pub struct Optimizer {
+    pub m: Tensor,
+    pub v: Tensor,
+    /// Updates done.
+    pub updates: u64,
+}
+
+/// What an update saw.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub loss: f64,
+    pub norm: f64,
+    /// The first parameter whose gradient is not finite (or "loss"): the weights stayed as they were.
+    pub bad: Option<String>,
+}
+
+/// A model being trained.
+pub struct Trainer {
+    pub model: Model,
+    pub optimizer: Optimizer,
+    pub schedule: Schedule,
+    pub objective: Objective,
+    /// Updates of the whole run.
+    pub total: u64,
+    grads: Grads,
+}
+
+impl Optimizer {
+    fn new(model: &Model) -> Result<Self> {
+        let (device, dtype, n) = (model.params.device(), model.params.dtype(), model.params.len());
+        let m = device.zeros("optimizer", dtype, &[n])?;
+        let v = device.zeros("optimizer", dtype, &[n])?;
+        Ok(Optimizer { m, v, updates: 0 })
+    }
+}
+
+impl Trainer {
+    pub fn new(model: Model, config: &Config, total: u64) -> Result<Self> {
+        let grads = Grads::new(model.params.device(), model.params.dtype(), model.params.len())?;
+        let optimizer = Optimizer::new(&model)?;
+        let (schedule, objective) = (config.schedule.clone(), config.objective.objective());
+        Ok(Trainer { model, optimizer, schedule, objective, total, grads })
+    }
+
+    /// One update from `examples`, `schedule.batch` of them at a time. The parts are weighted by their
+    /// cells, so that the result is that of all together.
+    pub fn update(&mut self, examples: &[&Example]) -> Result<Report> {
+        let cells = |e: &&Example| e.encoded.mentions.len().pow(2);
+        let diagonal = |e: &&Example| e.encoded.mentions.len();
+        let off_diagonal = self.model.head()?.architecture == crate::model::config::Architecture::Atlop;
+        let total: usize = examples.iter().map(|e| cells(e) - if off_diagonal { diagonal(e) } else { 0 }).sum();
+        let mut sum = 0.0;
+        for (i, part) in examples.chunks(self.schedule.batch).enumerate() {
+            let pass = self.optimizer.updates * self.schedule.accumulate as u64 + i as u64;
+            sum += self.backward(part, pass as u32, total)?;
+        }
+        let report = self.apply(sum);
+        self.grads.clear();
+        report
+    }
+
+    /// Adds the gradient of `examples` and returns their part of the loss.
+    fn backward(&mut self, examples: &[&Example], pass: u32, cells: usize) -> Result<f64> {
+        let documents: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
+        let batch = self.model.batch(&documents)?;
+        let labels = labels_of(&batch, examples, self.model.head()?.classes);
+        let mut tape = Tape::training(self.schedule.seed, pass);
+        let logits = self.model.forward(&mut tape, &batch, self.schedule.recompute)?;
+        let value = loss(&mut tape, &logits, &labels, self.objective, None, cells)?;
+        drop(logits);
+        tape.backward(&mut self.grads)?;
+        Ok(value.objective)
+    }
+
+    fn apply(&mut self, loss: f64) -> Result<Report> {
+        let norm = global_norm(self.grads.flat());
+        if !norm.is_finite() || !loss.is_finite() {
+            let bad = self.first_bad().unwrap_or("loss").to_string();
+            return Ok(Report { loss, norm, bad: Some(bad) });
+        }
+        let rates = self.rates(self.optimizer.updates);
+        self.optimizer.updates += 1;
+        let spans = self.spans(rates);
+        let hyper = Hyper { eps: self.schedule.adam_epsilon, ..Hyper::default() };
+        let scale = (self.schedule.clip / (norm + 1e-6)).min(1.0);
+        let Optimizer { m, v, updates } = &mut self.optimizer;
+        let weights = self.model.params.flat_mut();
+        adamw(weights, self.grads.flat(), m, v, &spans, hyper, *updates, scale)?;
+        Ok(Report { loss, norm, bad: None })
+    }
+
+    fn first_bad(&self) -> Option<&str> {
+        let names: Vec<(&str, Range<usize>)> =
+            self.model.params.specs().iter().zip(self.model.params.ranges()).map(|(s, r)| (s.name.as_str(), r.clone())).collect();
+        first_non_finite(self.grads.flat(), &names)
+    }
+
+    /// Part of the peak rates for update `done` (from 0): linear up, linear down to 0 (spec §6).
+    fn factor(&self, done: u64) -> f64 {
+        let warm = (self.schedule.warmup * self.total as f64).floor();
+        let done = done as f64;
+        if done < warm { done / warm } else { ((self.total as f64 - done) / (self.total as f64 - warm).max(1.0)).max(0.0) }
+    }
+
+    /// Rates of encoder, axial layers and the rest of the head for update `done`.
+    pub fn rates(&self, done: u64) -> [f64; 3] {
+        let s = &self.schedule;
+        [s.encoder_rate, s.axial_rate, s.head_rate].map(|rate| rate * self.factor(done))
+    }
+
+    fn spans(&self, rates: [f64; 3]) -> Vec<Span> {
+        let groups = [Group::Encoder, Group::Axial, Group::Head].map(|g| self.model.params.group(g));
+        let span = |(range, rate)| Span { range, rate, decay: self.schedule.weight_decay };
+        groups.into_iter().zip(rates).map(span).filter(|s| !s.range.is_empty()).collect()
+    }
+}
+
+/// The rows of labels in the order of the batch's logits.
+fn labels_of(batch: &Batch, examples: &[&Example], classes: usize) -> Labels {
+    let mut labels = Labels::new(batch.rows(), classes);
+    let words = labels.words();
+    for (row, cell) in batch.cells.iter().enumerate() {
+        let example = examples[cell.document as usize];
+        let from = cell.subject as usize * example.encoded.mentions.len() + cell.object as usize;
+        labels.bits[row * words..(row + 1) * words].copy_from_slice(&example.labels.bits[from * words..(from + 1) * words]);
+    }
+    labels
+}
