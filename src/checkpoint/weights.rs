@@ -262,7 +262,8 @@ fn assemble(table: &[ParamSpec]) -> Vec<Assembled<'_>> {
     found
 }
 
-/// Streams the weights as safetensors to `out`, under the names of the released program.
+/// Streams the weights as safetensors to `out`, under the names of the released program. The metadata
+/// gets `format: pt`, without which Hugging Face's readers refuse a file.
 pub fn save<T: Weight>(
     out: &mut dyn Write,
     table: &[ParamSpec],
@@ -276,7 +277,9 @@ pub fn save<T: Weight>(
     }
     let tensors = assemble(table);
     let plan = tensors.iter().map(|t| Planned::new(&t.name, stored, t.shape)).collect();
-    let mut writer = TensorWriter::new(out, plan, metadata)?;
+    let mut metadata = metadata.clone();
+    metadata.entry("format".into()).or_insert_with(|| "pt".into());
+    let mut writer = TensorWriter::new(out, plan, &metadata)?;
     for tensor in &tensors {
         match &tensor.pieces[..] {
             [whole] => writer.write(&flat[whole.clone()])?,
