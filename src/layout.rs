@@ -1,5 +1,7 @@
 //! Where documents, entities and cells lie in packed tensors. No padding, no masks (house rule 5).
 
+use crate::error::{Error, Result};
+
 /// Starts of consecutive runs of rows: run `i` is `starts[i]..starts[i + 1]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segments {
@@ -117,5 +119,142 @@ impl Labels {
     pub fn append(&mut self, other: &Labels) {
         debug_assert!(self.classes == other.classes);
         self.bits.extend_from_slice(&other.bits);
+    }
+}
+
+/// The cells, unordered pairs and entities of a batch of documents.
+///
+/// Document `d` has `n` entities (rows `entities.range(d)`), `n (n + 1) / 2` unordered pairs with
+/// `a <= b` (rows `pairs.range(d)`, by a, then b) and a table of cells, perhaps with a pad index.
+#[derive(Clone, Debug, Default)]
+pub struct Grid {
+    pub tables: Tables,
+    pub entities: Segments,
+    pub pairs: Segments,
+}
+
+impl Grid {
+    /// `pad_entities` as in [`Tables::padded`].
+    pub fn new(entities: &[usize], pad_entities: usize) -> Self {
+        Grid {
+            tables: Tables::padded(entities, pad_entities),
+            entities: Segments::from_lengths(entities.iter().copied()),
+            pairs: Segments::from_lengths(entities.iter().map(|n| n * (n + 1) / 2)),
+        }
+    }
+    /// Row of the unordered pair `{s, o}` of document `d`; `None` if one of them is the pad index.
+    pub fn pair(&self, d: usize, s: usize, o: usize) -> Option<usize> {
+        let n = self.entities.length(d);
+        let (a, b) = (s.min(o), s.max(o));
+        (b < n).then(|| self.pairs.starts[d] + a * (2 * n + 1 - a) / 2 + (b - a))
+    }
+}
+
+/// Rows as weighted sums of other rows: row `i` is the sum of `weight[j] * x[index[j]]` over `j` in `rows.range(i)`.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pub rows: Segments,
+    pub index: Vec<u32>,
+    pub weight: Vec<f64>,
+}
+
+impl Sources {
+    /// Refuses indices past `rows` and lists of unequal length, in the name of `op`.
+    pub fn check(&self, op: &str, rows: usize) -> Result<()> {
+        if self.rows.rows() != self.index.len() || self.index.len() != self.weight.len() {
+            return Err(Error::shape(
+                op,
+                "indices and weights",
+                self.rows.rows(),
+                (self.index.len(), self.weight.len()),
+            ));
+        }
+        match self.index.iter().find(|&&i| i as usize >= rows) {
+            Some(i) => Err(Error::shape(op, "a source row", format!("below {rows}"), i)),
+            None => Ok(()),
+        }
+    }
+    /// The other direction: for each of `rows` source rows, the rows that use it, ascending, with their weights.
+    pub fn transposed(&self, rows: usize) -> Sources {
+        let mut uses = vec![0; rows];
+        self.index.iter().for_each(|&i| uses[i as usize] += 1);
+        let by_source = Segments::from_lengths(uses);
+        let mut next = by_source.starts.clone();
+        let (mut index, mut weight) = (vec![0; self.index.len()], vec![0.0; self.index.len()]);
+        for (row, range) in self.rows.iter().enumerate() {
+            for j in range {
+                let at = &mut next[self.index[j] as usize];
+                (index[*at], weight[*at]) = (row as u32, self.weight[j]);
+                *at += 1;
+            }
+        }
+        Sources { rows: by_source, index, weight }
+    }
+}
+
+/// One encoder window of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its rows in the packed encoder tensors, special tokens included.
+    pub rows: std::ops::Range<usize>,
+    /// The document positions that it answers for.
+    pub keep: std::ops::Range<usize>,
+    /// The packed row of document position `keep.start`.
+    pub first: usize,
+}
+
+impl Window {
+    /// The packed row of document position `t`, if the window keeps it.
+    pub fn row(&self, t: usize) -> Option<usize> {
+        self.keep.contains(&t).then(|| self.first + t - self.keep.start)
+    }
+    /// The kept rows, counted from the window's first row.
+    pub fn local(&self) -> std::ops::Range<usize> {
+        let from = self.first - self.rows.start;
+        from..from + self.keep.len()
+    }
+}
+
+/// Tokens, windows, entities and mentions of a batch of documents.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    /// Document positions, packed.
+    pub tokens: Segments,
+    /// Windows of each document, into `window`.
+    pub windows: Segments,
+    pub window: Vec<Window>,
+    /// Entities of each document.
+    pub entities: Segments,
+    /// Mentions of each entity, into `mention`.
+    pub mentions: Segments,
+    /// Document position of each mention's opening marker.
+    pub mention: Vec<usize>,
+}
+
+impl Documents {
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+    pub fn windows_of(&self, d: usize) -> &[Window] {
+        &self.window[self.windows.range(d)]
+    }
+    pub fn mentions_of(&self, entity: usize) -> &[usize] {
+        &self.mention[self.mentions.range(entity)]
+    }
+    /// Packed encoder rows of document `d`: its windows follow each other.
+    pub fn rows_of(&self, d: usize) -> std::ops::Range<usize> {
+        match self.windows_of(d) {
+            [first, .., last] => first.rows.start..last.rows.end,
+            [only] => only.rows.clone(),
+            [] => 0..0,
+        }
+    }
+    /// Elements of the entity attention of each document over `heads`: `[entities, heads, tokens]` blocks.
+    pub fn attention(&self, heads: usize) -> Segments {
+        let size = |d| self.entities.length(d) * heads * self.tokens.length(d);
+        Segments::from_lengths((0..self.len()).map(size))
     }
 }

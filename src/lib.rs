@@ -1,8 +1,14 @@
 //! docre: document-level relation extraction (KD-DocRE, ATLOP), training and inference.
 pub mod checkpoint;
+pub mod data;
 pub mod device;
+pub mod dtype;
 pub mod error;
 pub mod layout;
 pub mod model;
+pub mod ops;
+pub mod rng;
+pub mod tape;
+pub mod tensor;
 pub mod text;
 pub use error::{Error, Result};

@@ -1,2 +1,84 @@
-//! Devices.
+//! Where tensors live and ops run.
+
+pub mod cpu;
 pub mod cuda;
+pub mod ledger;
+pub mod profile;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use ledger::{Ledger, Tag};
+use profile::Profile;
+use std::sync::Arc;
+
+/// A device. Cheap to clone. The CUDA variant joins here, op by op (house rule 3).
+#[derive(Clone, Debug)]
+pub enum Device {
+    Cpu(Arc<cpu::Cpu>),
+}
+
+impl Device {
+    /// The CPU with `threads` threads; 0: as many as the machine has cores for this process.
+    pub fn cpu(threads: usize) -> Result<Self> {
+        Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads)?)))
+    }
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        match self {
+            Device::Cpu(cpu) => &cpu.ledger,
+        }
+    }
+    pub fn profile(&self) -> &Profile {
+        match self {
+            Device::Cpu(cpu) => &cpu.profile,
+        }
+    }
+    /// A tensor of zeros, booked under `tag`.
+    pub fn zeros(&self, tag: Tag, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        Tensor::zeros(self, tag, dtype, shape)
+    }
+    /// A tensor for an op to fill. (In tests it is NaN until then: see [`cpu::Cpu::poison`].)
+    pub fn alloc(&self, tag: Tag, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        Tensor::alloc(self, tag, dtype, shape)
+    }
+}
+
+/// Books memory in a ledger for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Booking {
+    ledger: Arc<Ledger>,
+    tag: Tag,
+    bytes: usize,
+}
+
+impl Booking {
+    pub(crate) fn new(ledger: &Arc<Ledger>, tag: Tag, bytes: usize) -> Result<Self> {
+        ledger.take(tag, bytes).map_err(|free| {
+            Error::device("E-OOM", format!("{tag} needs {} MiB more, {} MiB are left\n{ledger}", bytes >> 20, free >> 20))
+                .fix("smaller batches (--batch-tokens), or a larger --max-memory")
+        })?;
+        Ok(Booking { ledger: ledger.clone(), tag, bytes })
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        self.ledger.give(self.tag, self.bytes);
+    }
+}
+
+/// Calls `cpu::f::<T>(args)` (later also `cuda::f(args)`) of the op's room, by device and dtype, and
+/// counts the time under `name`.
+#[macro_export]
+macro_rules! dispatch {
+    ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {{
+        let device: $crate::device::Device = $device.clone();
+        let _span = device.profile().span($name);
+        match &device {
+            $crate::device::Device::Cpu(on) => on.run(|| match $dtype {
+                $crate::dtype::DType::F32 => cpu::$f::<f32>($($arg),*),
+                $crate::dtype::DType::F64 => cpu::$f::<f64>($($arg),*),
+            }),
+        }
+    }};
+}

@@ -1,5 +1,51 @@
-//! What a model is: its configuration and its parameters by name.
+//! The model: configuration, parameters, and the way from word pieces to logits.
 
+pub mod batch;
 pub mod config;
-pub mod fields;
+pub mod encoder;
+mod fields;
 pub mod names;
+pub mod pairs;
+pub mod params;
+
+pub use batch::Batch;
+pub use params::Params;
+
+use crate::error::{Error, Result};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use config::{HeadConfig, ModelConfig};
+
+/// A configuration and its weights on a device.
+pub struct Model {
+    pub config: ModelConfig,
+    pub params: Params,
+}
+
+impl Model {
+    /// The head's configuration; an error for a plain encoder.
+    pub fn head(&self) -> Result<&HeadConfig> {
+        self.config.head.as_ref().ok_or_else(|| {
+            Error::model("E-WEIGHTS", "this is a plain encoder: it has no head for relations")
+                .fix("train a head with `docre train`")
+        })
+    }
+    pub fn batch(&self, documents: &[&crate::layout::Encoded]) -> Result<Batch> {
+        Batch::new(documents, &self.config.encoder, self.head()?)
+    }
+    /// Logits of every cell of the batch (`Batch::cells`). `recompute` trades time for memory in training.
+    pub fn forward(&self, tape: &mut Tape, batch: &Batch, recompute: bool) -> Result<Tensor> {
+        self.forward_observed(tape, batch, recompute, &mut |_, _| {})
+    }
+    /// As [`Model::forward`], showing intermediate tensors to `observe`.
+    pub fn forward_observed(
+        &self,
+        tape: &mut Tape,
+        batch: &Batch,
+        recompute: bool,
+        observe: pairs::Observer,
+    ) -> Result<Tensor> {
+        let encoding = encoder::encode(tape, &self.params, &self.config.encoder, batch, recompute)?;
+        pairs::logits(tape, &self.params, &self.config.encoder, self.head()?, batch, &encoding, observe)
+    }
+}

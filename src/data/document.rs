@@ -1,0 +1,155 @@
+//! The one form of a document that every reader makes and every writer takes.
+
+use crate::error::{Error, Result};
+use crate::layout::Segments;
+
+/// Most tokens, mentions or labels of one document: 400 times the longest of Re-DocRED. A bound on
+/// memory against hostile files; a document past it is refused by name, never cut.
+pub const MAX_ITEMS: usize = 1 << 18;
+/// Most entities of one document: their 268 million cells times 97 logits would need 104 GB.
+pub const MAX_ENTITIES: usize = 1 << 14;
+
+/// `start..end`, half-open: of tokens of the document, or of Unicode code points of its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Span {
+    pub fn new(start: usize, end: usize) -> Self {
+        Span { start, end }
+    }
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+    pub fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+    pub fn overlaps(&self, other: &Span) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+}
+
+/// The running text of a document and where its tokens stand in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    pub raw: String,
+    /// One a token, in code points of `raw`; ascending, never overlapping.
+    pub tokens: Vec<Span>,
+}
+
+/// One document. Entities are named by their index, tokens counted through the whole document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Document {
+    /// As given, else the title, else the number of the document in its file.
+    pub id: String,
+    /// As given, else the id.
+    pub title: String,
+    pub tokens: Vec<String>,
+    /// Runs of `tokens`, one a sentence: together they hold every token.
+    pub sentences: Segments,
+    /// None for formats that have only tokens (DocRED).
+    pub text: Option<Text>,
+    pub entities: Vec<Entity>,
+    /// None where the document does not say (unlabelled text); `Some` of nothing where it has none.
+    pub labels: Option<Vec<Label>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entity {
+    pub id: String,
+    /// The type, for example `PER`: that of the first mention where mentions differ.
+    pub kind: String,
+    /// Identifier in a knowledge base.
+    pub kb: Option<String>,
+    pub mentions: Vec<Mention>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mention {
+    /// Never empty.
+    pub tokens: Span,
+    /// In code points of the text, where there is one.
+    pub chars: Option<Span>,
+    /// The name by which facts know this mention (Ign F1). Not always the tokens: 2 % of Re-DocRED.
+    pub name: String,
+    /// Where it is not the entity's.
+    pub kind: Option<String>,
+}
+
+/// One gold relation between the entities `head` and `tail`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Label {
+    pub head: usize,
+    pub tail: usize,
+    pub relation: String,
+    /// Indices of sentences, in the order given.
+    pub evidence: Vec<u32>,
+}
+
+impl Document {
+    /// The gold relations; none where the document does not say.
+    pub fn gold(&self) -> &[Label] {
+        self.labels.as_deref().unwrap_or_default()
+    }
+
+    /// The tokens of a mention, a space between them.
+    pub fn surface(&self, mention: &Mention) -> String {
+        self.tokens.get(mention.tokens.start..mention.tokens.end).unwrap_or_default().join(" ")
+    }
+
+    /// Index of the sentence that holds `token`; the number of sentences where none does.
+    pub fn sentence_of(&self, token: usize) -> usize {
+        // Of the sentences that begin at or before the token the last one: the others are empty or past.
+        self.sentences.starts[1..].partition_point(|&end| end <= token)
+    }
+
+    /// The text; tokens joined by spaces where the format had no text.
+    pub fn text_or_joined(&self) -> std::borrow::Cow<'_, Text> {
+        use std::borrow::Cow;
+        if let Some(text) = &self.text {
+            return Cow::Borrowed(text);
+        }
+        let mut text = Text::default();
+        let mut at = 0;
+        for (i, token) in self.tokens.iter().enumerate() {
+            // An empty token gets a place that no other token or sentence ends at.
+            if i > 0 || token.is_empty() {
+                text.raw.push(' ');
+                at += 1;
+            }
+            text.raw.push_str(token);
+            let end = at + token.chars().count();
+            text.tokens.push(Span::new(at, end));
+            at = end;
+        }
+        Cow::Owned(text)
+    }
+
+    /// Checks what every reader promises. For documents made by hand before they are encoded.
+    ///
+    /// Errors: E-SENTENCE, E-SPAN, E-LABEL with the place inside the document.
+    pub fn check(&self) -> Result<()> {
+        let starts = &self.sentences.starts;
+        if starts.first() != Some(&0) || starts.last() != Some(&self.tokens.len()) || !starts.is_sorted() {
+            return Err(Error::data("E-SENTENCE", "the sentences do not cover the tokens one after the other"));
+        }
+        for (e, entity) in self.entities.iter().enumerate() {
+            for (m, mention) in entity.mentions.iter().enumerate() {
+                let Span { start, end } = mention.tokens;
+                if start >= end || end > self.tokens.len() {
+                    let what = format!("mention [{start},{end}) is not inside the {} tokens", self.tokens.len());
+                    return Err(Error::data("E-SPAN", what).at(format!("$.entities[{e}].mentions[{m}]")));
+                }
+            }
+        }
+        for (l, label) in self.gold().iter().enumerate() {
+            if label.head.max(label.tail) >= self.entities.len() {
+                let what = format!("no entity {}, there are {}", label.head.max(label.tail), self.entities.len());
+                return Err(Error::data("E-LABEL", what).at(format!("$.labels[{l}]")));
+            }
+        }
+        Ok(())
+    }
+}

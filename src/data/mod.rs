@@ -1,0 +1,183 @@
+//! Documents in and out: DocRED arrays and `docre.v1` lines, read one document at a time.
+
+mod capped;
+pub mod docred;
+pub mod document;
+pub mod frames;
+pub mod jsonl;
+pub mod offsets;
+pub mod output;
+pub mod place;
+pub mod relations;
+mod split;
+pub mod tokenize;
+
+pub use document::{Document, Entity, Label, Mention, Span, Text};
+pub use offsets::Unit;
+pub use relations::{Relations, Unknown};
+pub use tokenize::Tokenizer;
+
+use crate::error::{Error, Kind, Result};
+use frames::{Frames, Position, Shape};
+use serde::Deserialize;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+/// A format of documents, in and out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON array of documents with tokens: DocRED, Re-DocRED.
+    Docred,
+    /// `docre.v1`, one document a line.
+    Jsonl,
+}
+
+/// How to read documents.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// None: by the first byte, `[` DocRED, `{` JSONL.
+    pub from: Option<Format>,
+    /// What offsets of JSONL count.
+    pub unit: Unit,
+}
+
+/// Opens a file, or standard input for `-`. Errors: E-IO.
+pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Documents> {
+    let path = path.as_ref();
+    if path == Path::new("-") {
+        return Documents::new(std::io::stdin(), "standard input", options);
+    }
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    Documents::new(file, &path.display().to_string(), options)
+}
+
+/// The documents of a stream, in order; an `Err` item is one refused document, and iteration goes on
+/// behind it wherever the structure of the file allows. Holds one document at a time.
+pub struct Documents {
+    frames: Frames,
+    format: Format,
+    unit: Unit,
+    name: String,
+    last: Last,
+}
+
+/// Which document the last item was, refused or not.
+#[derive(Clone, Debug, Default)]
+pub struct Last {
+    pub position: Position,
+    /// Its id or title where that much could be read.
+    pub id: Option<String>,
+}
+
+impl Documents {
+    /// `name` stands for the stream in messages.
+    pub fn new(input: impl Read + Send + 'static, name: &str, options: Options) -> Result<Documents> {
+        let shape = options.from.map(|format| match format {
+            Format::Docred => Shape::Array,
+            Format::Jsonl => Shape::Lines,
+        });
+        let frames = Frames::open(input, shape).map_err(|e| e.context(name))?;
+        let format = match frames.shape() {
+            Shape::Array => Format::Docred,
+            Shape::Lines => Format::Jsonl,
+        };
+        Ok(Documents { frames, format, unit: options.unit, name: name.to_string(), last: Last::default() })
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Where the last item stood and what it called itself: for records of refused documents.
+    pub fn last(&self) -> &Last {
+        &self.last
+    }
+}
+
+impl Iterator for Documents {
+    type Item = Result<Document>;
+
+    fn next(&mut self) -> Option<Result<Document>> {
+        let (position, frame) = self.frames.next()?;
+        let mut id = None;
+        let read = frame.and_then(|json| {
+            let read = match self.format {
+                Format::Docred => docred::parse(json, &format!("$[{}]", position.index)),
+                Format::Jsonl => jsonl::parse(json, position.index, self.unit),
+            };
+            id = match &read {
+                Ok(document) => Some(document.id.clone()),
+                Err(_) => own_name(json),
+            };
+            read
+        });
+        let read = read.map_err(|error| {
+            let title = id.as_ref().map(|id| format!(" {:?}", place::clip(id, 60))).unwrap_or_default();
+            match (self.format, error.kind()) {
+                (_, Kind::Io) => error.context(&self.name),
+                (Format::Docred, _) => error.context(format!("{}: document {}{title}", self.name, position.index)),
+                (Format::Jsonl, _) => error.context(format!("{}: line {}{title}", self.name, position.line)),
+            }
+        });
+        self.last = Last { position, id };
+        Some(read)
+    }
+}
+
+/// Id or title of a document that was refused for something else.
+fn own_name(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Name {
+        id: Option<String>,
+        title: Option<String>,
+    }
+    let name: Name = serde_json::from_slice(json).ok()?;
+    name.id.or(name.title)
+}
+
+/// Writes documents in one format.
+pub struct Writer<W: Write> {
+    out: W,
+    format: Format,
+    unit: Unit,
+    count: usize,
+}
+
+impl<W: Write> Writer<W> {
+    pub fn new(out: W, format: Format, unit: Unit) -> Self {
+        Writer { out, format, unit, count: 0 }
+    }
+
+    /// Errors: E-IO, and E-SPAN where the format cannot say what the document holds; then nothing is written.
+    pub fn write(&mut self, document: &Document) -> Result<()> {
+        let mut bytes = Vec::new();
+        match self.format {
+            Format::Jsonl => jsonl::write(&mut bytes, document, self.unit)?,
+            Format::Docred => {
+                bytes.extend_from_slice(if self.count == 0 { b"[" } else { b",\n" });
+                docred::write(&mut bytes, document)?;
+            }
+        }
+        self.count += 1;
+        self.out.write_all(&bytes).map_err(output_error)
+    }
+
+    /// Closes the array, flushes and gives the stream back.
+    pub fn finish(mut self) -> Result<W> {
+        if self.format == Format::Docred {
+            self.out.write_all(if self.count == 0 { b"[]\n" } else { b"]\n" }).map_err(output_error)?;
+        }
+        self.out.flush().map_err(output_error)?;
+        Ok(self.out)
+    }
+}
+
+fn output_error(error: std::io::Error) -> Error {
+    Error::io("output", error)
+}
+
+/// A failure to serialize is a failure of the stream: our values always have a JSON form.
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::io("output", error)
+}

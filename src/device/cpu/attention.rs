@@ -1,0 +1,227 @@
+//! Softmax attention over sequences of rows of a packed `[rows, 3 heads dim]` tensor (q, then k, then v),
+//! shared by the encoder (rows of a window) and the axial layers (lines of a table).
+//!
+//! A task is one head of one sequence. It holds a block of [`BLOCK`] query rows of probabilities, never
+//! L x L, and recomputes them in the backward pass from the log-sum-exp that the forward pass saved
+//! (Dao et al., FlashAttention, arXiv 2205.14135).
+
+use super::gemm::{Mat, Packed, multiply};
+use super::simd::vectorize;
+use super::vector::{dot, max, sum};
+use crate::dtype::Real;
+use crate::rng::Dropout;
+use rayon::prelude::*;
+
+/// Query rows at a time: whole register tiles of every instruction set.
+const BLOCK: usize = 48;
+
+/// Keys per (row, head) in the numbering of dropout elements: no window is longer.
+pub const DROPOUT_STRIDE: u64 = 512;
+
+/// Row `i` of the sequence is row `base + i * stride` of the tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence {
+    pub base: usize,
+    pub stride: usize,
+    pub len: usize,
+    /// Added to every logit of the last key: log of how many equal keys it stands for.
+    pub last_key_bias: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    pub count: usize,
+    /// Channels a head.
+    pub dim: usize,
+}
+
+impl Heads {
+    pub fn width(&self) -> usize {
+        self.count * self.dim
+    }
+    pub fn scale<T: Real>(&self) -> T {
+        T::of(1.0 / (self.dim as f64).sqrt())
+    }
+    /// Number of the dropout element (row, head, key 0).
+    pub fn element(&self, row: usize, head: usize) -> u64 {
+        (row * self.count + head) as u64 * DROPOUT_STRIDE
+    }
+}
+
+/// One head of one sequence: where its q, k and v are.
+struct Task<'a, T> {
+    qkv: &'a [T],
+    seq: Sequence,
+    heads: Heads,
+    head: usize,
+    drop: Dropout,
+}
+
+impl<'a, T: Real> Task<'a, T> {
+    /// q (0), k (1) or v (2) as a `[len, dim]` matrix.
+    fn part(&self, part: usize) -> Mat<'a, T> {
+        let width = 3 * self.heads.width();
+        let column = part * self.heads.width() + self.head * self.heads.dim;
+        let all = Mat { data: self.qkv, row_stride: width, col_stride: 1 };
+        Mat { row_stride: self.seq.stride * width, ..all.from(self.seq.base, column) }
+    }
+    fn row(&self, i: usize) -> usize {
+        self.seq.base + i * self.seq.stride
+    }
+    fn drop_row(&self, i: usize, values: &mut [T]) {
+        if !self.drop.is_off() {
+            let first = self.heads.element(self.row(i), self.head);
+            vectorize(#[inline(always)] || self.drop.apply(first, values));
+        }
+    }
+    /// Scores to probabilities, in place; the row's log-sum-exp.
+    fn softmax(&self, scores: &mut [T]) -> T {
+        let (scale, bias) = (self.heads.scale(), T::of(self.seq.last_key_bias));
+        vectorize(#[inline(always)] || {
+            scores.iter_mut().for_each(|s| *s *= scale);
+            if let Some(last) = scores.last_mut() {
+                *last += bias;
+            }
+            let top = max(scores);
+            scores.iter_mut().for_each(|s| *s = (*s - top).exp());
+            let total = sum(scores);
+            let inverse = T::ONE / total;
+            scores.iter_mut().for_each(|s| *s *= inverse);
+            top + total.ln()
+        })
+    }
+    /// Scores to probabilities from a known log-sum-exp, in place.
+    fn probabilities(&self, scores: &mut [T], lse: T) {
+        let (scale, bias) = (self.heads.scale::<T>(), T::of(self.seq.last_key_bias));
+        vectorize(#[inline(always)] || {
+            if let Some(last) = scores.last_mut() {
+                *last += bias / scale;
+            }
+            scores.iter_mut().for_each(|s| *s = (*s * scale - lse).exp());
+        })
+    }
+
+    /// Output `[len, dim]` and log-sum-exp `[len]`.
+    fn forward(&self) -> (Vec<T>, Vec<T>) {
+        let (len, dim) = (self.seq.len, self.heads.dim);
+        let (mut out, mut lse) = (vec![T::ZERO; len * dim], vec![T::ZERO; len]);
+        let keys = Packed::right(&self.part(1), 0, len, 0, dim);
+        let values = Packed::right(&self.part(2).t(), 0, dim, 0, len);
+        let mut scores = vec![T::ZERO; BLOCK.min(len) * len];
+        for from in (0..len).step_by(BLOCK) {
+            let rows = BLOCK.min(len - from);
+            let scores = &mut scores[..rows * len];
+            multiply(&Packed::left(&self.part(0), from, rows, 0, dim), &keys, scores, len, true);
+            for (i, row) in scores.chunks_exact_mut(len).enumerate() {
+                lse[from + i] = self.softmax(row);
+                self.drop_row(from + i, row);
+            }
+            let left = Packed::left(&Mat::rows(scores, len), 0, rows, 0, len);
+            multiply(&left, &values, &mut out[from * dim..], dim, true);
+        }
+        (out, lse)
+    }
+
+    /// dq, dk, dv side by side: `[len, 3 dim]`. `dout` is the `[len, dim]` gradient of this head's output.
+    fn backward(&self, dout: Mat<'_, T>, lse: impl Fn(usize) -> T) -> Vec<T> {
+        let (len, dim) = (self.seq.len, self.heads.dim);
+        let (width, scale) = (3 * dim, self.heads.scale::<T>());
+        let mut stage = vec![T::ZERO; len * width];
+        let keys = Packed::right(&self.part(1), 0, len, 0, dim);
+        let keys_down = Packed::right(&self.part(1).t(), 0, dim, 0, len);
+        let values = Packed::right(&self.part(2), 0, len, 0, dim);
+        let size = BLOCK.min(len) * len;
+        let (mut probs, mut dprobs) = (vec![T::ZERO; size], vec![T::ZERO; size]);
+        for from in (0..len).step_by(BLOCK) {
+            let rows = BLOCK.min(len - from);
+            let (p, dp) = (&mut probs[..rows * len], &mut dprobs[..rows * len]);
+            multiply(&Packed::left(&self.part(0), from, rows, 0, dim), &keys, p, len, true);
+            multiply(&Packed::left(&dout, from, rows, 0, dim), &values, dp, len, true);
+            for (i, (p, dp)) in p.chunks_exact_mut(len).zip(dp.chunks_exact_mut(len)).enumerate() {
+                self.probabilities(p, lse(from + i));
+                self.drop_row(from + i, dp);
+                vectorize(#[inline(always)] || {
+                    let mean = dot(p, dp);
+                    dp.iter_mut().zip(&*p).for_each(|(d, p)| *d = *p * (*d - mean) * scale);
+                });
+                self.drop_row(from + i, p);
+            }
+            let (p, dp) = (Mat::rows(p, len), Mat::rows(dp, len));
+            multiply(&Packed::left(&dp, 0, rows, 0, len), &keys_down, &mut stage[from * width..], width, true);
+            let queries = Packed::right(&self.part(0).from(from, 0).t(), 0, dim, 0, rows);
+            multiply(&Packed::left(&dp.t(), 0, len, 0, rows), &queries, &mut stage[dim..], width, false);
+            let douts = Packed::right(&dout.from(from, 0).t(), 0, dim, 0, rows);
+            multiply(&Packed::left(&p.t(), 0, len, 0, rows), &douts, &mut stage[2 * dim..], width, false);
+        }
+        stage
+    }
+}
+
+/// Which task and which row of it hold row `r` of the tensor: (sequence, index).
+fn places(sequences: &[Sequence], rows: usize) -> Vec<(u32, u32)> {
+    let mut places = vec![(0, 0); rows];
+    for (s, seq) in sequences.iter().enumerate() {
+        (0..seq.len).for_each(|i| places[seq.base + i * seq.stride] = (s as u32, i as u32));
+    }
+    places
+}
+
+fn tasks<'a, T: Real>(
+    qkv: &'a [T],
+    sequences: &'a [Sequence],
+    heads: Heads,
+    drop: Dropout,
+) -> impl IndexedParallelIterator<Item = Task<'a, T>> {
+    let task = move |t: usize| Task { qkv, seq: sequences[t / heads.count], heads, head: t % heads.count, drop };
+    (0..sequences.len() * heads.count).into_par_iter().map(task)
+}
+
+/// `out [rows, heads dim]` and `lse [rows, heads]`; every row belongs to exactly one sequence.
+pub fn forward<T: Real>(
+    qkv: &[T],
+    sequences: &[Sequence],
+    heads: Heads,
+    drop: Dropout,
+    out: &mut [T],
+    lse: &mut [T],
+) {
+    let (dim, width) = (heads.dim, heads.width());
+    let done: Vec<_> = tasks(qkv, sequences, heads, drop).map(|task| task.forward()).collect();
+    let places = places(sequences, out.len() / width);
+    let rows = out.par_chunks_mut(width).zip(lse.par_chunks_mut(heads.count)).zip(&places).with_min_len(BLOCK);
+    rows.for_each(|((out, lse), &(s, i))| {
+        for h in 0..heads.count {
+            let (o, l) = &done[s as usize * heads.count + h];
+            out[h * dim..(h + 1) * dim].copy_from_slice(&o[i as usize * dim..][..dim]);
+            lse[h] = l[i as usize];
+        }
+    });
+}
+
+/// `dqkv [rows, 3 heads dim]` from `dout [rows, heads dim]`.
+pub fn backward<T: Real>(
+    qkv: &[T],
+    lse: &[T],
+    dout: &[T],
+    sequences: &[Sequence],
+    heads: Heads,
+    drop: Dropout,
+    dqkv: &mut [T],
+) {
+    let (dim, width) = (heads.dim, heads.width());
+    let run = |task: Task<'_, T>| {
+        let all = Mat::rows(dout, width).from(task.seq.base, task.head * dim);
+        let dout = Mat { row_stride: task.seq.stride * width, ..all };
+        task.backward(dout, |i| lse[task.row(i) * heads.count + task.head])
+    };
+    let done: Vec<_> = tasks(qkv, sequences, heads, drop).map(run).collect();
+    let places = places(sequences, dqkv.len() / (3 * width));
+    dqkv.par_chunks_mut(3 * width).zip(&places).with_min_len(BLOCK).for_each(|(row, &(s, i))| {
+        for h in 0..heads.count {
+            let stage = &done[s as usize * heads.count + h][i as usize * 3 * dim..][..3 * dim];
+            for part in 0..3 {
+                row[part * width + h * dim..][..dim].copy_from_slice(&stage[part * dim..][..dim]);
+            }
+        }
+    });
+}

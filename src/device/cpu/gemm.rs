@@ -1,0 +1,237 @@
+//! Matrix product: the one seam through which every dense product on the CPU goes.
+//!
+//! `C[m, n] += A[m, k] B[n, k]^T`, both operands described by how to pack them ([`Operand`]), so that
+//! transposes, columns of a wider matrix and generated operands (the grouped bilinear's outer
+//! product) cost nothing extra. Panels are packed to `[k][width]`; a register tile of
+//! `mr x nr` accumulators walks down k (Goto and van de Geijn 2008; BLIS).
+//!
+//! Deterministic: an element is the sum over k in order, in chunks of [`CHUNK`], whatever m, the
+//! blocking or the number of threads, so a row's bits do not depend on the rows that share the call.
+
+use super::simd::{self, Kernel, Level};
+use crate::dtype::Real;
+use rayon::prelude::*;
+
+/// Elements of k packed at a time. Part of the definition of the result's bits.
+pub const CHUNK: usize = 512;
+
+/// A matrix that can write rows of itself, transposed, into a packed panel.
+pub trait Operand<T>: Sync {
+    /// Writes `out[j * width + i] = self[row + i][k + j]` for `i < rows`, `j < out.len() / width`.
+    /// `out` is zero where `rows <= i < width`.
+    fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]);
+}
+
+/// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub struct Mat<'a, T> {
+    pub data: &'a [T],
+    pub row_stride: usize,
+    pub col_stride: usize,
+}
+
+impl<'a, T> Mat<'a, T> {
+    /// Rows of `data`, each `width` long.
+    pub fn rows(data: &'a [T], width: usize) -> Self {
+        Mat { data, row_stride: width, col_stride: 1 }
+    }
+    /// The transpose.
+    pub fn t(self) -> Self {
+        Mat { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
+    }
+    /// Starts at element `(row, col)`.
+    pub fn from(self, row: usize, col: usize) -> Self {
+        let at = (row * self.row_stride + col * self.col_stride).min(self.data.len());
+        Mat { data: &self.data[at..], ..self }
+    }
+}
+
+impl<T: Real> Operand<T> for Mat<'_, T> {
+    fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
+        let (rs, cs) = (self.row_stride, self.col_stride);
+        if rs == 1 {
+            for (j, line) in out.chunks_exact_mut(width).enumerate() {
+                let at = (k + j) * cs + row;
+                line[..rows].copy_from_slice(&self.data[at..at + rows]);
+            }
+        } else if cs == 1 {
+            let ks = out.len() / width;
+            for i in 0..rows {
+                let at = (row + i) * rs + k;
+                let line = &self.data[at..at + ks];
+                for (o, &x) in out[i..].iter_mut().step_by(width).zip(line) {
+                    *o = x;
+                }
+            }
+        } else {
+            for (j, line) in out.chunks_exact_mut(width).enumerate() {
+                for (i, o) in line[..rows].iter_mut().enumerate() {
+                    *o = self.data[(row + i) * rs + (k + j) * cs];
+                }
+            }
+        }
+    }
+}
+
+/// Register tile of this machine: rows and columns of accumulators.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    pub mr: usize,
+    pub nr: usize,
+}
+
+/// 24 (AVX-512) or 12 (AVX2) accumulators leave registers for one row of B and a broadcast of A.
+pub fn tile<T: Real>() -> Tile {
+    let lanes = |bytes: usize| bytes / T::DTYPE.size();
+    match simd::level() {
+        Level::Avx512 => Tile { mr: 12, nr: 2 * lanes(64) },
+        Level::Avx2 => Tile { mr: 6, nr: 2 * lanes(32) },
+        Level::Portable => Tile { mr: 4, nr: 2 * lanes(16) },
+    }
+}
+
+/// Panels of an operand: `ceil(rows / width)` panels of `[k][width]`, zero beyond `rows`.
+pub struct Packed<T> {
+    data: Vec<T>,
+    rows: usize,
+    k: usize,
+    width: usize,
+}
+
+impl<T: Real> Packed<T> {
+    /// Packs rows `row..row + rows` and columns `k0..k0 + k` in panels of `width` rows.
+    fn new(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize, width: usize) -> Self {
+        let mut data = vec![T::ZERO; rows.div_ceil(width) * width * k];
+        for (p, panel) in data.chunks_exact_mut((width * k).max(1)).enumerate() {
+            x.pack(row + p * width, width.min(rows - p * width), k0, width, panel);
+        }
+        Packed { data, rows, k, width }
+    }
+    /// As a left operand, for [`multiply`].
+    pub fn left(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
+        Self::new(x, row, rows, k0, k, tile::<T>().mr)
+    }
+    /// As a right operand: `rows` are columns of the product.
+    pub fn right(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
+        Self::new(x, row, rows, k0, k, tile::<T>().nr)
+    }
+    /// As [`Packed::right`], all cores packing.
+    pub fn right_parallel(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
+        let width = tile::<T>().nr;
+        let mut data = vec![T::ZERO; rows.div_ceil(width) * width * k];
+        data.par_chunks_exact_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
+            x.pack(row + p * width, width.min(rows - p * width), k0, width, panel);
+        });
+        Packed { data, rows, k, width }
+    }
+}
+
+/// `C = A B^T` (assign) or `C += A B^T` over one chunk of k, on the calling thread.
+/// `c` has rows of `stride` elements; only `a.rows x b.rows` of it is touched.
+pub fn multiply<T: Real>(a: &Packed<T>, b: &Packed<T>, c: &mut [T], stride: usize, assign: bool) {
+    debug_assert!(a.k == b.k);
+    simd::run(Product { a, b, c, stride, assign });
+}
+
+struct Product<'a, T> {
+    a: &'a Packed<T>,
+    b: &'a Packed<T>,
+    c: &'a mut [T],
+    stride: usize,
+    assign: bool,
+}
+
+impl<T: Real> Kernel for Product<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        match (self.a.width, self.b.width) {
+            (12, 32) => self.tiles::<12, 32, FMA>(),
+            (12, 16) => self.tiles::<12, 16, FMA>(),
+            (6, 16) => self.tiles::<6, 16, FMA>(),
+            (6, 8) => self.tiles::<6, 8, FMA>(),
+            (4, 8) => self.tiles::<4, 8, FMA>(),
+            _ => self.tiles::<4, 4, FMA>(),
+        }
+    }
+}
+
+impl<T: Real> Product<'_, T> {
+    /// Each panel of B stays in the first-level cache while all panels of A pass.
+    #[inline(always)]
+    fn tiles<const MR: usize, const NR: usize, const FMA: bool>(self) {
+        let (a, b, k) = (self.a, self.b, self.a.k);
+        for (jb, bp) in b.data.chunks_exact((NR * k).max(1)).enumerate() {
+            let cols = NR.min(b.rows - jb * NR);
+            for (ia, ap) in a.data.chunks_exact((MR * k).max(1)).enumerate() {
+                let rows = MR.min(a.rows - ia * MR);
+                let acc = accumulate::<T, MR, NR, FMA>(ap, bp);
+                let c = &mut self.c[ia * MR * self.stride + jb * NR..];
+                store::<T, MR, NR>(&acc, c, self.stride, rows, cols, self.assign);
+            }
+        }
+    }
+}
+
+/// The inner loop: `acc[i][j] = sum over k of a[k][i] b[k][j]`, accumulators in registers.
+#[inline(always)]
+fn accumulate<T: Real, const MR: usize, const NR: usize, const FMA: bool>(a: &[T], b: &[T]) -> [[T; NR]; MR] {
+    let mut acc = [[T::ZERO; NR]; MR];
+    for (a, b) in a.as_chunks::<MR>().0.iter().zip(b.as_chunks::<NR>().0) {
+        for i in 0..MR {
+            for j in 0..NR {
+                acc[i][j] = if FMA { a[i].fma(b[j], acc[i][j]) } else { a[i] * b[j] + acc[i][j] };
+            }
+        }
+    }
+    acc
+}
+
+#[inline(always)]
+fn store<T: Real, const MR: usize, const NR: usize>(
+    acc: &[[T; NR]; MR],
+    c: &mut [T],
+    stride: usize,
+    rows: usize,
+    cols: usize,
+    assign: bool,
+) {
+    for (i, line) in acc.iter().enumerate().take(rows) {
+        let out = &mut c[i * stride..i * stride + cols];
+        match (assign, <&mut [T; NR]>::try_from(&mut *out)) {
+            (true, Ok(out)) => *out = *line,
+            (true, Err(_)) => out.copy_from_slice(&line[..cols]),
+            (false, Ok(out)) => (0..NR).for_each(|j| out[j] += line[j]),
+            (false, Err(_)) => out.iter_mut().zip(line).for_each(|(o, x)| *o += *x),
+        }
+    }
+}
+
+/// Rows of C that one task computes: enough tasks for the threads, whole register tiles,
+/// and at most 96 rows so that packed A stays in the second-level cache.
+fn block_rows(m: usize, mr: usize) -> usize {
+    let tasks = 3 * rayon::current_num_threads();
+    m.div_ceil(tasks).next_multiple_of(mr).min(96)
+}
+
+/// Columns of C whose packed B is alive at a time: at most `SLAB x CHUNK` elements, whatever n is.
+const SLAB: usize = 1024;
+
+/// `C[m, n] += A[m, k] B[n, k]^T` on all threads of the current pool; C is row-major, `n` wide.
+pub fn gemm<T: Real>(m: usize, n: usize, k: usize, a: &impl Operand<T>, b: &impl Operand<T>, c: &mut [T]) {
+    debug_assert!(c.len() == m * n);
+    if m == 0 {
+        return;
+    }
+    let block = block_rows(m, tile::<T>().mr);
+    for n0 in (0..n).step_by(SLAB) {
+        for k0 in (0..k).step_by(CHUNK) {
+            let ks = CHUNK.min(k - k0);
+            let right = Packed::right_parallel(b, n0, SLAB.min(n - n0), k0, ks);
+            c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
+                let left = Packed::left(a, i * block, c.len() / n, k0, ks);
+                multiply(&left, &right, &mut c[n0..], n, false);
+            });
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The CPU backend: threads, matrix product, vector math.
+
+
+pub mod attention;
+pub mod gemm;
+pub mod math;
+pub mod rows;
+pub mod simd;
+pub mod vector;
+
+use crate::device::ledger::Ledger;
+use crate::device::profile::Profile;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Debug)]
+pub struct Cpu {
+    threads: rayon::ThreadPool,
+    pub ledger: Arc<Ledger>,
+    pub profile: Profile,
+    poison: AtomicBool,
+}
+
+impl Cpu {
+    /// `threads` of 0: one a core that this process may use.
+    pub fn new(threads: usize) -> Result<Self> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|e| Error::device("E-THREADS", format!("cannot start threads: {e}")))?;
+        Ok(Cpu { threads, ledger: Arc::default(), profile: Profile::default(), poison: AtomicBool::new(false) })
+    }
+    /// Runs `f` on the device's threads.
+    pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.threads.install(f)
+    }
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+    /// Fresh memory is NaN from now on, so that an op that reads what it should write is found out.
+    pub fn poison(&self) {
+        self.poison.store(true, Ordering::Relaxed);
+    }
+    pub(crate) fn poisons(&self) -> bool {
+        self.poison.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,74 @@
+//! What row-wise loops share: block sizes and sums in a fixed order.
+//!
+//! Blocks are fixed by the row length alone, so that no bit depends on the number of threads, and a
+//! row's bits do not depend on the rows beside it.
+
+use super::simd::vectorize;
+use crate::dtype::Real;
+use rayon::prelude::*;
+
+/// Rows whose column sums make one partial. Part of the definition of the result's bits.
+pub const PARTIAL: usize = 64;
+
+/// Rows that a task takes, `dim` wide: 64 KiB of f32, far above the cost of a task.
+pub fn block(dim: usize) -> usize {
+    ((1 << 14) / dim.max(1)).max(1)
+}
+
+/// Elements of a block of `rows` rows; never 0, which no chunking takes.
+pub fn chunk(rows: usize, dim: usize) -> usize {
+    (rows * dim).max(1)
+}
+
+/// `sum of f(x)` in 32 lanes (element i goes to lane i mod 32), lanes added pairwise.
+#[inline(always)]
+pub fn sum<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
+    sum2(x, x, |x, _| f(x))
+}
+
+/// `sum of f(x, y)`, in the order of [`sum`].
+#[inline(always)]
+pub fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
+    const LANES: usize = 32;
+    let (xs, x_rest) = x.as_chunks::<LANES>();
+    let (ys, y_rest) = y.as_chunks::<LANES>();
+    let mut lanes = [T::ZERO; LANES];
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += f(x[i], y[i]);
+        }
+    }
+    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane += f(x, y);
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = lanes[i] + lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// `into += x`, elementwise.
+#[inline(always)]
+pub fn add_to<T: Real>(into: &mut [T], x: &[T]) {
+    into.iter_mut().zip(x).for_each(|(a, &b)| *a += b);
+}
+
+/// `sums[j] += sum over rows of data[row][j]`, rows in order: partials of [`PARTIAL`] rows, added in order.
+pub fn add_column_sums<T: Real>(data: &[T], width: usize, sums: &mut [T]) {
+    let partials: Vec<Vec<T>> = data
+        .par_chunks(chunk(PARTIAL, width))
+        .map(|block| {
+            let mut sum = vec![T::ZERO; width];
+            vectorize(
+                #[inline(always)]
+                || block.chunks_exact(width).for_each(|row| add_to(&mut sum, row)),
+            );
+            sum
+        })
+        .collect();
+    partials.iter().for_each(|partial| add_to(sums, partial));
+}

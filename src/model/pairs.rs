@@ -1,0 +1,117 @@
+//! The head: from the encoder's output to the logits of every ordered pair of entities (spec §3, §4).
+
+use super::Params;
+use super::batch::Batch;
+use super::config::{Architecture, AxialOrder, EncoderConfig, HeadConfig};
+use super::encoder::{Affine, Encoding};
+use crate::error::Result;
+use crate::ops::add::add;
+use crate::ops::attention_rows::attention_rows;
+use crate::ops::axial::{Axis, axial};
+use crate::ops::bilinear::bilinear;
+use crate::ops::context_pool::{Pooling, context_pool};
+use crate::ops::entity_pool::entity_pool;
+use crate::ops::gather::gather;
+use crate::ops::layernorm::layernorm;
+use crate::ops::linear::linear;
+use crate::ops::pair_combine::{Role, pair_combine};
+use crate::rng::Dropout;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+
+/// Sees intermediate tensors by name: hidden, attention, entity, context, projection, axial.
+pub type Observer<'a> = &'a mut dyn FnMut(&'static str, &Tensor);
+
+/// Logits `[batch.rows(), classes]`.
+pub fn logits(
+    tape: &mut Tape,
+    params: &Params,
+    encoder: &EncoderConfig,
+    head: &HeadConfig,
+    batch: &Batch,
+    encoding: &Encoding,
+    observe: Observer,
+) -> Result<Tensor> {
+    let [zs, zo] = extract(tape, params, encoder, head, batch, encoding, observe)?;
+    let w = params.get("bilinear.weight")?;
+    let cells = match head.architecture {
+        Architecture::Atlop => {
+            let b = params.get("bilinear.bias")?;
+            bilinear(tape, &zs, &zo, &w, Some(&b), head.block_size)?
+        }
+        Architecture::KdDocre => {
+            let mut g = bilinear(tape, &zs, &zo, &w, None, head.block_size)?;
+            drop((zs, zo));
+            if let Some(keep) = &batch.clear_pads {
+                g = gather(tape, &g, keep)?;
+            }
+            observe("projection", &g);
+            let mut x = g.clone();
+            for l in 0..head.axial_layers {
+                x = axial_layer(tape, params, head, batch, l, &x)?;
+            }
+            observe("axial", &x);
+            let feature = add(tape, &x, &g)?;
+            Affine::new(params, "classifier")?.apply(tape, &feature)?
+        }
+    };
+    gather(tape, &cells, &batch.select)
+}
+
+/// z_s and z_o of every cell: `tanh(W [h; c] + b)`, W h once an entity, W c once an unordered pair.
+fn extract(
+    tape: &mut Tape,
+    params: &Params,
+    encoder: &EncoderConfig,
+    head: &HeadConfig,
+    batch: &Batch,
+    encoding: &Encoding,
+    observe: Observer,
+) -> Result<[Tensor; 2]> {
+    let heads = encoder.num_attention_heads;
+    let hidden = match &batch.merge {
+        Some(windows) => gather(tape, &encoding.hidden, windows)?,
+        None => encoding.hidden.clone(),
+    };
+    observe("hidden", &hidden);
+    let a = attention_rows(tape, &encoding.qkv, &encoding.lse, &batch.documents, heads, encoding.drop)?;
+    observe("attention", &a);
+    let h = entity_pool(tape, &hidden, &batch.mentions)?;
+    observe("entity", &h);
+    let mean = head.architecture == Architecture::Atlop;
+    let pooling = Pooling { heads, mean, epsilon: head.context_eps };
+    let c = context_pool(tape, &a, &hidden, &batch.documents, &batch.grid, pooling)?;
+    observe("context", &c);
+    let mut side = |name: &str, role: Role| -> Result<Tensor> {
+        let u = linear(tape, &h, &params.get(&format!("{name}.entity.weight"))?, None, None)?;
+        let v = linear(tape, &c, &params.get(&format!("{name}.context.weight"))?, None, None)?;
+        pair_combine(tape, &u, &v, &params.get(&format!("{name}.bias"))?, &batch.grid, role)
+    };
+    Ok([side("head", Role::Subject)?, side("tail", Role::Object)?])
+}
+
+/// `x <- LayerNorm(W_f (x + attention(x)) + b_f)` (spec §4).
+fn axial_layer(
+    tape: &mut Tape,
+    params: &Params,
+    head: &HeadConfig,
+    batch: &Batch,
+    l: usize,
+    x: &Tensor,
+) -> Result<Tensor> {
+    let tables = std::sync::Arc::new(batch.grid.tables.clone());
+    let mut sum = x.clone();
+    for (a, axis) in [Axis::Subject, Axis::Object].into_iter().enumerate() {
+        let from = match head.axial {
+            AxialOrder::Released => x.clone(),
+            AxialOrder::Sequential => sum.clone(),
+        };
+        let qkv = linear(tape, &from, &params.get(&format!("axial.{l}.{a}.qkv.weight"))?, None, None)?;
+        let attended = axial(tape, &qkv, &tables, head.axial_heads, axis)?;
+        let out = Affine::new(params, &format!("axial.{l}.{a}.out"))?;
+        sum = linear(tape, &attended, &out.weight, Some(&out.bias), Some(&sum))?;
+    }
+    let y = Affine::new(params, &format!("axial.{l}.ffn"))?.apply(tape, &sum)?;
+    let norm = Affine::new(params, &format!("axial.{l}.norm"))?;
+    layernorm(tape, &y, None, &norm.weight, &norm.bias, head.axial_layer_norm_eps, Dropout::default())
+}

@@ -1,0 +1,84 @@
+//! The parameters: one flat array, and views of it by name.
+
+use super::names::{Group, Init, ParamSpec, ranges};
+use crate::device::Device;
+use crate::dtype::{DType, Real};
+use crate::error::{Error, Result};
+use crate::rng::Stream;
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// All weights of a model. The optimizer, the gradients and the checkpoints share its layout.
+pub struct Params {
+    specs: Vec<ParamSpec>,
+    ranges: Vec<Range<usize>>,
+    index: HashMap<String, usize>,
+    flat: Tensor,
+}
+
+impl Params {
+    /// `flat` holds the parameters of `specs` one after another.
+    pub fn new<T: Real>(device: &Device, specs: Vec<ParamSpec>, flat: Vec<T>) -> Result<Self> {
+        let ranges = ranges(&specs);
+        let total = ranges.last().map_or(0, |r| r.end);
+        if total != flat.len() {
+            return Err(Error::shape("parameters", "the flat array", total, flat.len()));
+        }
+        let index = specs.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
+        let flat = Tensor::from_vec(device, "weights", &[total], flat)?;
+        Ok(Params { specs, ranges, index, flat })
+    }
+    /// The parameter `name` as a view. The optimizer needs every view gone before it writes.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        let i = *self.index.get(name).ok_or_else(|| Error::shape("parameters", "name", "a parameter", name))?;
+        self.flat.view(self.ranges[i].start, &self.specs[i].shape)
+    }
+    pub fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+    pub fn ranges(&self) -> &[Range<usize>] {
+        &self.ranges
+    }
+    /// The one range of a group's parameters; empty if the model has none of them.
+    pub fn group(&self, group: Group) -> Range<usize> {
+        let mut of_group = self.specs.iter().zip(&self.ranges).filter(|(s, _)| s.group == group).map(|(_, r)| r);
+        let Some(first) = of_group.next() else { return 0..0 };
+        first.start..of_group.next_back().unwrap_or(first).end
+    }
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+    pub fn flat_mut(&mut self) -> &mut Tensor {
+        &mut self.flat
+    }
+    pub fn len(&self) -> usize {
+        self.flat.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.flat.is_empty()
+    }
+    pub fn device(&self) -> &Device {
+        self.flat.device()
+    }
+    pub fn dtype(&self) -> DType {
+        self.flat.dtype()
+    }
+}
+
+/// Gives the parameters `fresh` (indices into `specs`) their start values from `seed` (spec §6).
+/// Each parameter has a random stream of its own, so its values do not depend on the others.
+pub fn initialize<T: Real>(specs: &[ParamSpec], fresh: &[usize], seed: u64, flat: &mut [T]) {
+    let ranges = ranges(specs);
+    for &i in fresh {
+        let values = &mut flat[ranges[i].clone()];
+        match specs[i].init {
+            Init::Uniform { bound } => {
+                let mut stream = Stream::new(seed, 1 + i as u64);
+                values.iter_mut().for_each(|v| *v = T::of(bound * (2.0 * stream.uniform() - 1.0)));
+            }
+            Init::Ones => values.fill(T::ONE),
+            Init::Zeros | Init::Required => values.fill(T::ZERO),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+use crate::device::cpu::simd::vectorize;
+use crate::dtype::Real;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+/// Elements a task adds: 64 KiB of f32, far above the cost of a task.
+const BLOCK: usize = 1 << 14;
+
+pub fn accumulate<T: Real>(into: &mut Tensor, other: &Tensor) {
+    let pairs = into.slice_mut::<T>().par_chunks_mut(BLOCK).zip(other.slice::<T>().par_chunks(BLOCK));
+    pairs.for_each(|(a, b)| {
+        vectorize(
+            #[inline(always)]
+            || a.iter_mut().zip(b).for_each(|(a, b)| *a += *b),
+        )
+    });
+}

@@ -1,0 +1,35 @@
+use crate::device::cpu::attention::{self, Heads, Sequence};
+use crate::dtype::Real;
+use crate::layout::Segments;
+use crate::rng::Dropout;
+use crate::tensor::Tensor;
+
+fn sequences(segments: &Segments) -> Vec<Sequence> {
+    segments.iter().map(|r| Sequence { base: r.start, stride: 1, len: r.len(), last_key_bias: 0.0 }).collect()
+}
+
+pub fn forward<T: Real>(
+    qkv: &Tensor,
+    segments: &Segments,
+    heads: usize,
+    drop: Dropout,
+    out: &mut Tensor,
+    lse: &mut Tensor,
+) {
+    let heads = Heads { count: heads, dim: out.dim() / heads };
+    attention::forward(qkv.slice::<T>(), &sequences(segments), heads, drop, out.slice_mut(), lse.slice_mut());
+}
+
+pub fn backward<T: Real>(
+    qkv: &Tensor,
+    lse: &Tensor,
+    dout: &Tensor,
+    segments: &Segments,
+    heads: usize,
+    drop: Dropout,
+    dqkv: &mut Tensor,
+) {
+    let heads = Heads { count: heads, dim: dout.dim() / heads };
+    let (qkv, lse, dout) = (qkv.slice::<T>(), lse.slice(), dout.slice());
+    attention::backward(qkv, lse, dout, &sequences(segments), heads, drop, dqkv.slice_mut());
+}

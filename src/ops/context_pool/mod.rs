@@ -1,0 +1,60 @@
+//! Localized context pooling (spec §3): `c_so = a_so^T H`, `a_so = q / (sum q + eps)`,
+//! `q_so = scale * sum over heads of A_s * A_o`.
+//!
+//! Symmetric in (s, o), so one row for each unordered pair (`Grid::pairs`). A: the blocks of
+//! `attention_rows`; H `[tokens, d]`; c `[pairs, d]`. q is generated while it is packed for the product and
+//! divided by its sum afterwards, so the forward pass holds nothing of size pairs x tokens. Backward
+//! recomputes q and holds its gradient for one document at a time:
+//! `dq = (dc H^T - dc . c) / (sum q + eps)`, `dA_s += dq A_o`, `dH += a^T dc`.
+
+mod cpu;
+
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::layout::{Documents, Grid};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// How the heads' products become one weight a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Pooling {
+    pub heads: usize,
+    /// True: mean over heads (ATLOP); false: sum (KD-DocRE).
+    pub mean: bool,
+    pub epsilon: f64,
+}
+
+/// Context of every unordered pair.
+pub fn context_pool(
+    tape: &mut Tape,
+    a: &Tensor,
+    h: &Tensor,
+    documents: &Arc<Documents>,
+    grid: &Arc<Grid>,
+    pooling: Pooling,
+) -> Result<Tensor> {
+    let size = documents.attention(pooling.heads).rows();
+    if a.len() != size || h.rows() != documents.tokens.rows() {
+        let want = (size, documents.tokens.rows());
+        return Err(Error::shape("context_pool", "(attention, tokens)", want, (a.len(), h.rows())));
+    }
+    let (device, dtype) = (h.device(), h.dtype());
+    let mut c = device.alloc("context_pool", dtype, &[grid.pairs.rows(), h.dim()])?;
+    dispatch!("context_pool", device, dtype, forward(a, h, documents, grid, pooling, &mut c));
+    let (a, h, y, documents, grid) = (a.clone(), h.clone(), c.clone(), documents.clone(), grid.clone());
+    tape.record(move |grads| {
+        let Some(dc) = grads.take(&y) else { return Ok(()) };
+        let mut da = a.device().alloc("context_pool.da", a.dtype(), a.shape())?;
+        let mut dh = h.device().alloc("context_pool.dh", h.dtype(), h.shape())?;
+        dispatch!(
+            "context_pool.backward",
+            h.device(),
+            h.dtype(),
+            backward(&a, &h, &y, &dc, &documents, &grid, pooling, &mut da, &mut dh)
+        );
+        grads.put(&a, da)?;
+        grads.put(&h, dh)
+    });
+    Ok(c)
+}

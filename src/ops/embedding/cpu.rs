@@ -1,0 +1,58 @@
+use crate::device::cpu::rows::{add_column_sums, add_to, block, chunk};
+use crate::device::cpu::simd::vectorize;
+use crate::dtype::Real;
+use crate::tape::Grads;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+pub fn forward<T: Real>(
+    ids: &[u32],
+    positions: &[u32],
+    word: &Tensor,
+    position: &Tensor,
+    token_type: &Tensor,
+    y: &mut Tensor,
+) {
+    let dim = word.dim();
+    let (word, position, kind) = (word.slice::<T>(), position.slice::<T>(), &token_type.slice::<T>()[..dim]);
+    y.slice_mut::<T>().par_chunks_mut(chunk(block(dim), dim)).enumerate().for_each(|(b, y)| {
+        let first = b * block(dim);
+        vectorize(
+            #[inline(always)]
+            || {
+                for (i, y) in y.chunks_exact_mut(dim).enumerate() {
+                    let (w, p) = (ids[first + i] as usize * dim, positions[first + i] as usize * dim);
+                    y.copy_from_slice(&word[w..w + dim]);
+                    add_to(y, &position[p..p + dim]);
+                    add_to(y, kind);
+                }
+            },
+        );
+    });
+}
+
+pub fn backward<T: Real>(dy: &Tensor, ids: &[u32], positions: &[u32], tables: [&Tensor; 3], grads: &mut Grads) {
+    let (dim, data) = (dy.dim(), dy.slice::<T>());
+    add_rows(data, dim, ids, grads.param::<T>(tables[0]));
+    add_rows(data, dim, positions, grads.param::<T>(tables[1]));
+    add_column_sums(data, dim, &mut grads.param::<T>(tables[2])[..dim]);
+}
+
+/// `table[numbers[i]] += data[i]`, i ascending for each row of the table.
+fn add_rows<T: Real>(data: &[T], dim: usize, numbers: &[u32], table: &mut [T]) {
+    let mut order: Vec<usize> = (0..numbers.len()).collect();
+    order.sort_by_key(|&i| numbers[i]);
+    let (mut tasks, mut rest, mut passed) = (Vec::new(), table, 0);
+    for uses in order.chunk_by(|&i, &j| numbers[i] == numbers[j]) {
+        let at = numbers[uses[0]] as usize;
+        let (row, after) = rest.split_at_mut((at - passed) * dim).1.split_at_mut(dim);
+        (rest, passed) = (after, at + 1);
+        tasks.push((row, uses));
+    }
+    tasks.into_par_iter().with_min_len(8).for_each(|(row, uses)| {
+        vectorize(
+            #[inline(always)]
+            || uses.iter().for_each(|i| add_to(row, &data[i * dim..][..dim])),
+        );
+    });
+}

@@ -1,0 +1,193 @@
+use super::{Distillation, Loss, Objective, Teacher};
+use crate::device::cpu::rows::{PARTIAL, chunk, sum, sum2};
+use crate::device::cpu::simd::vectorize;
+use crate::dtype::Real;
+use crate::layout::Labels;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+/// Losses of all cells, over `cells`; their gradient goes to `dlogits` where there is one.
+pub fn all<T: Real>(
+    logits: &Tensor,
+    labels: &Labels,
+    objective: Objective,
+    teacher: Option<&Teacher>,
+    cells: usize,
+    dlogits: Option<&mut Tensor>,
+) -> Loss {
+    let classes = logits.dim();
+    let size = chunk(PARTIAL, classes);
+    let (l, t) = (logits.slice::<T>(), teacher.map(|t| (t.logits.slice::<T>(), t)));
+    let blocks: Vec<&mut [T]> = match dlogits {
+        Some(d) => d.slice_mut::<T>().chunks_mut(size).collect(),
+        None => (0..l.len().div_ceil(size)).map(|_| <&mut [T]>::default()).collect(),
+    };
+    let mean = 1.0 / cells as f64;
+    let block = |(b, (d, l)): (usize, (&mut [T], &[T]))| {
+        let mut scratch = vec![T::ZERO; classes];
+        let mut sums = Loss::default();
+        for (i, l) in l.chunks_exact(classes).enumerate() {
+            let row = b * PARTIAL + i;
+            let d = d.get_mut(i * classes..(i + 1) * classes).unwrap_or(&mut scratch);
+            sums.objective += row_loss(l, &positives(labels, row), objective, d);
+            if let Some((t, teacher)) = t {
+                sums.distillation += distil(l, &t[row * classes..][..classes], teacher, d);
+            }
+            scale(d, T::of(mean));
+        }
+        sums
+    };
+    let sums: Vec<Loss> = blocks.into_par_iter().zip(l.par_chunks(size)).enumerate().map(block).collect();
+    Loss {
+        objective: sums.iter().map(|s| s.objective).sum::<f64>() * mean,
+        distillation: sums.iter().map(|s| s.distillation).sum::<f64>() * mean,
+    }
+}
+
+fn positives(labels: &Labels, row: usize) -> Vec<usize> {
+    let words = &labels.bits[row * labels.words()..][..labels.words()];
+    let mut found = Vec::new();
+    for (w, &word) in words.iter().enumerate() {
+        let mut bits = word;
+        while bits != 0 {
+            found.push(64 * w + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
+        }
+    }
+    found
+}
+
+fn scale<T: Real>(d: &mut [T], by: T) {
+    vectorize(
+        #[inline(always)]
+        || d.iter_mut().for_each(|d| *d *= by),
+    );
+}
+
+/// Writes softmax of `l` to `p` and returns logsumexp, classes of `without` left out (their p is 0).
+fn softmax<T: Real>(l: &[T], without: &[usize], p: &mut [T]) -> f64 {
+    p.copy_from_slice(l);
+    without.iter().for_each(|&r| p[r] = T::NEG_INFINITY);
+    vectorize(
+        #[inline(always)]
+        || {
+            let top = p.iter().fold(
+                T::NEG_INFINITY,
+                #[inline(always)]
+                |top, &x| top.max(x),
+            );
+            p.iter_mut().for_each(
+                #[inline(always)]
+                |x| *x = (*x - top).exp(),
+            );
+            let total = sum(
+                p,
+                #[inline(always)]
+                |x| x,
+            );
+            let inverse = T::ONE / total;
+            p.iter_mut().for_each(|x| *x *= inverse);
+            top.f64() + total.f64().ln()
+        },
+    )
+}
+
+/// The loss of one cell; its gradient (not yet divided by the cells) goes to `d`.
+fn row_loss<T: Real>(l: &[T], positive: &[usize], objective: Objective, d: &mut [T]) -> f64 {
+    if let Objective::Atgl { alpha } = objective {
+        return atgl(l, positive, alpha, d);
+    }
+    // All three have this part: -log softmax over N and TH of TH.
+    let th = l[0].f64();
+    let threshold = softmax(l, positive, d) - th;
+    let mut dth = d[0].f64() - 1.0;
+    let deltas = positive.iter().map(|&r| (r, l[r].f64() - th));
+    let gold = match objective {
+        Objective::AdaptiveFocal { gamma, released } => deltas.fold(0.0, |total, (r, delta)| {
+            let (loss, slope) = focal(delta, gamma, released);
+            d[r] = T::of(slope);
+            dth -= slope;
+            total + loss
+        }),
+        Objective::AdaptiveThreshold => {
+            let n = positive.len() as f64;
+            let (top, total) = log_one_plus(deltas.clone().map(|(_, delta)| delta));
+            dth += n * (-top).exp() / total;
+            deltas.fold(0.0, |sum, (r, delta)| {
+                d[r] = T::of(n * (delta - top).exp() / total - 1.0);
+                sum + top + total.ln() - delta
+            })
+        }
+        _ => {
+            let (top, total) = log_one_plus(deltas.clone().map(|(_, delta)| -delta));
+            for (r, delta) in deltas {
+                let share = (-delta - top).exp() / total;
+                d[r] = T::of(-share);
+                dth += share;
+            }
+            top + total.ln()
+        }
+    };
+    d[0] = T::of(dth);
+    threshold + gold
+}
+
+/// `log(1 + sum of e^x) = top + ln total`, as `(top, total)`; top is at least 0, the exponent of the 1.
+fn log_one_plus(xs: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let top = xs.clone().fold(0.0, |top: f64, x| if x > top || x.is_nan() { x } else { top });
+    (top, xs.fold((-top).exp(), |total, x| total + (x - top).exp()))
+}
+
+/// The focal loss of one gold class and its derivative by delta.
+fn focal(delta: f64, gamma: f64, released: bool) -> (f64, f64) {
+    // log p = -softplus(-delta), without overflow on either side.
+    let log_p = delta.min(0.0) - (-delta.abs()).exp().ln_1p();
+    let log_q = log_p - delta; // log(1 - p)
+    let (p, x, power) = (log_p.exp(), log_q.exp(), (gamma * log_q).exp());
+    let one = f64::from(u8::from(released));
+    (-(one + power) * log_p, -x * (one + power) + gamma * p * power * log_p)
+}
+
+fn atgl<T: Real>(l: &[T], positive: &[usize], alpha: f64, d: &mut [T]) -> f64 {
+    let log_sum = softmax(l, &[], d);
+    let total = 1.0 + alpha * positive.len() as f64;
+    scale(d, T::of(total));
+    d[0] -= T::ONE;
+    positive.iter().for_each(|&r| d[r] -= T::of(alpha));
+    let weighted: f64 = positive.iter().map(|&r| alpha * l[r].f64()).sum();
+    total * log_sum - l[0].f64() - weighted
+}
+
+/// The distillation term of one cell; adds its gradient, times the teacher's weight, to `d`.
+fn distil<T: Real>(l: &[T], t: &[T], teacher: &Teacher, d: &mut [T]) -> f64 {
+    match teacher.kind {
+        Distillation::Mse => {
+            let classes = l.len() as f64;
+            let w = T::of(2.0 * teacher.weight / classes);
+            vectorize(
+                #[inline(always)]
+                || {
+                    d.iter_mut().zip(l).zip(t).for_each(|((d, &l), &t)| *d += w * (l - t));
+                    sum2(
+                        l,
+                        t,
+                        #[inline(always)]
+                        |l, t| (l - t) * (l - t),
+                    )
+                    .f64()
+                        / classes
+                },
+            )
+        }
+        Distillation::Kl => kl(l, t, teacher.weight, d),
+    }
+}
+
+fn kl<T: Real>(l: &[T], t: &[T], weight: f64, d: &mut [T]) -> f64 {
+    let (mut p, mut q) = (vec![T::ZERO; l.len()], vec![T::ZERO; l.len()]);
+    let (log_t, log_l) = (softmax(t, &[], &mut p), softmax(l, &[], &mut q));
+    let w = T::of(weight);
+    d.iter_mut().zip(&q).zip(&p).for_each(|((d, &q), &p)| *d += w * (q - p));
+    let terms = p.iter().zip(t).zip(l).map(|((p, t), l)| p.f64() * ((t.f64() - log_t) - (l.f64() - log_l)));
+    terms.sum()
+}

@@ -1,0 +1,115 @@
+use super::{Hyper, Span};
+use crate::device::cpu::rows::sum;
+use crate::device::cpu::simd::vectorize;
+use crate::dtype::Real;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Elements that a task takes.
+const BLOCK: usize = 1 << 14;
+
+/// The numbers of one span's update, in the working type.
+#[derive(Clone, Copy)]
+struct Update<T> {
+    clip: T,
+    beta1: T,
+    beta2: T,
+    one_less1: T,
+    one_less2: T,
+    eps: T,
+    rate: T,
+    decay: T,
+}
+
+pub fn step<T: Real>(
+    value: &mut Tensor,
+    grad: &Tensor,
+    (m, v): (&mut Tensor, &mut Tensor),
+    spans: &[Span],
+    hyper: Hyper,
+    t: u64,
+    clip: f64,
+) {
+    let (value, m, v) = (value.slice_mut::<T>(), m.slice_mut::<T>(), v.slice_mut::<T>());
+    let correction = (1.0 - hyper.beta2.powf(t as f64)).sqrt() / (1.0 - hyper.beta1.powf(t as f64));
+    for span in spans {
+        let at = span.range.clone();
+        let update = Update {
+            clip: T::of(clip),
+            beta1: T::of(hyper.beta1),
+            beta2: T::of(hyper.beta2),
+            one_less1: T::of(1.0 - hyper.beta1),
+            one_less2: T::of(1.0 - hyper.beta2),
+            eps: T::of(hyper.eps),
+            rate: T::of(span.rate * correction),
+            decay: T::of(span.rate * span.decay),
+        };
+        let moments = m[at.clone()].par_chunks_mut(BLOCK).zip(v[at.clone()].par_chunks_mut(BLOCK));
+        let values = value[at.clone()].par_chunks_mut(BLOCK).zip(grad.slice::<T>()[at].par_chunks(BLOCK));
+        values.zip(moments).for_each(|((value, grad), (m, v))| update.run(value, grad, m, v));
+    }
+}
+
+impl<T: Real> Update<T> {
+    fn run(self, value: &mut [T], grad: &[T], m: &mut [T], v: &mut [T]) {
+        vectorize(
+            #[inline(always)]
+            || {
+                for (((x, &g), m), v) in value.iter_mut().zip(grad).zip(m).zip(v) {
+                    let g = g * self.clip;
+                    *m = self.beta1 * *m + self.one_less1 * g;
+                    *v = self.beta2 * *v + self.one_less2 * g * g;
+                    let moved = *x - self.rate * *m / (v.sqrt() + self.eps);
+                    *x = moved - self.decay * moved;
+                }
+            },
+        );
+    }
+}
+
+pub fn sum_of_squares<T: Real>(grad: &Tensor) -> f64 {
+    let square = |block: &[T]| {
+        let mut wide = [0.0; 512];
+        vectorize(
+            #[inline(always)]
+            || {
+                let mut total = 0.0;
+                for part in block.chunks(512) {
+                    wide.iter_mut().zip(part).for_each(
+                        #[inline(always)]
+                        |(w, x)| *w = x.f64(),
+                    );
+                    total += sum(
+                        &wide[..part.len()],
+                        #[inline(always)]
+                        |x| x * x,
+                    );
+                }
+                total
+            },
+        )
+    };
+    let partials: Vec<f64> = grad.slice::<T>().par_chunks(BLOCK).map(square).collect();
+    partials.iter().sum()
+}
+
+pub fn first_non_finite<T: Real>(grad: &Tensor, names: &[(&str, Range<usize>)]) -> Option<usize> {
+    let grad = grad.slice::<T>();
+    names.par_iter().position_first(|(_, range)| !all_finite(&grad[range.clone()]))
+}
+
+/// x - x is 0 for a number and NaN for what is none, and a NaN stays in a sum.
+fn all_finite<T: Real>(values: &[T]) -> bool {
+    vectorize(
+        #[inline(always)]
+        || {
+            sum(
+                values,
+                #[inline(always)]
+                |x| x - x,
+            )
+        },
+    )
+    .is_finite()
+}
