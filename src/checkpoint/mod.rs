@@ -11,6 +11,6 @@ pub mod writer;
 pub use atomic::{AtomicFile, write_atomic};
 pub use header::{Stored, TensorInfo};
 pub use shards::Checkpoint;
-pub use tensors::{Slice, TensorFile, Weight};
+pub use tensors::{Slice, TensorFile};
 pub use weights::{LoadReport, Loader, Want, has_head, load, save};
 pub use writer::{Planned, TensorWriter};
