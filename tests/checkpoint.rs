@@ -86,6 +86,20 @@ fn headers_that_lie_are_refused() {
     }
 }
 
+/// What a header may make us allocate is bounded by its own length, however it is filled.
+#[test]
+fn headers_that_would_take_memory_are_refused_early() {
+    let long_shape = format!(r#"{{"a":{{"dtype":"U8","shape":[{}0],"data_offsets":[0,0]}}}}"#, "0,".repeat(4_000_000));
+    assert!(open(&raw(&long_shape, 0)).unwrap_err().what().contains("too many dimensions"));
+    let empty = |i: usize| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let many: Vec<String> = (0..100_001).map(empty).collect();
+    assert!(open(&raw(&format!("{{{}}}", many.join(",")), 0)).unwrap_err().what().contains("too many tensors"));
+    assert!(open(&raw(&format!("{{{}}}", many[1..].join(",")), 0)).is_ok());
+    let entries: Vec<String> = (0..4097).map(|i| format!(r#""{i}":"""#)).collect();
+    let metadata = format!(r#"{{"__metadata__":{{{}}}}}"#, entries.join(","));
+    assert!(open(&raw(&metadata, 0)).unwrap_err().what().contains("too much metadata"));
+}
+
 #[test]
 fn a_directory_or_a_pipe_is_no_file() {
     assert!(TensorFile::open("/").unwrap_err().what().contains("not a regular file"));
@@ -440,7 +454,7 @@ fn small_model() -> (String, Vec<u8>, Vec<ParamSpec>) {
     let table = parameter_table(&config);
     let flat: Vec<f32> = (0..table.iter().map(ParamSpec::elements).sum()).map(|i| i as f32).collect();
     let mut weights = Vec::new();
-    save(&mut weights, &table, &flat, Stored::F32, &BTreeMap::from([("format".into(), "pt".into())])).unwrap();
+    save(&mut weights, &table, &flat, Stored::F32, &BTreeMap::new()).unwrap();
     (text, weights, table)
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::golden::{golden, golden_config};
-use docre::checkpoint::{Stored, TensorFile, Want, Weight, load, save};
+use docre::checkpoint::{Stored, TensorFile, Want, load, save};
 use docre::device::Device;
 use docre::dtype::{DType, Real};
 use docre::layout::{Encoded, Labels};
@@ -75,7 +75,7 @@ fn document(file: &TensorFile, d: usize) -> Encoded {
     Encoded { ids: ids.into_iter().map(|i| i as u32).collect(), mentions }
 }
 
-fn model<T: Real + Weight>(name: &str, pad: usize) -> Model {
+fn model<T: Real>(name: &str, pad: usize) -> Model {
     let (mut config, _) = golden_config(name);
     let head = config.head.as_mut().unwrap();
     (head.pad_entities, head.pad_cells) = (pad, PadCells::Bias);
@@ -101,7 +101,7 @@ fn rows(t: &Tensor, rows: impl IntoIterator<Item = usize>) -> Vec<f64> {
     rows.into_iter().flat_map(|r| all[r * dim..(r + 1) * dim].to_vec()).collect()
 }
 
-fn parity<T: Real + Weight>(weights: &str, name: &str, pad: usize, tolerance: f64) {
+fn parity<T: Real>(weights: &str, name: &str, pad: usize, tolerance: f64) {
     let model = model::<T>(weights, pad);
     let case = Case::open(name);
     let batch = model.batch(&case.documents.iter().collect::<Vec<_>>()).unwrap();
@@ -170,7 +170,7 @@ fn check_attention(model: &Model, case: &Case, tolerance: f64) {
     }
 }
 
-fn check_loss_and_gradients<T: Real + Weight>(
+fn check_loss_and_gradients<T: Real>(
     model: &Model,
     case: &Case,
     mut tape: Tape,
@@ -201,7 +201,7 @@ fn check_loss_and_gradients<T: Real + Weight>(
 }
 
 /// Writes the flat gradient under the released names and compares it name by name, both ways.
-fn check_gradients<T: Real + Weight>(model: &Model, case: &Case, flat: &Tensor, tolerance: f64) {
+fn check_gradients<T: Real>(model: &Model, case: &Case, flat: &Tensor, tolerance: f64) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gradient.safetensors");
     let mut out = std::fs::File::create(&path).unwrap();

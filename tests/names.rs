@@ -59,6 +59,7 @@ fn all_golden_weights_load_and_come_back_bit_equal() {
         assert!(report.unused.is_empty());
         // every tensor of ours is one of the original's, with its values
         let (ours, theirs) = (TensorFile::open(&path).unwrap(), TensorFile::open(&original).unwrap());
+        assert_eq!(ours.metadata()["format"], "pt");
         for tensor in ours.names() {
             assert_eq!(ours.read_f32(tensor).unwrap(), theirs.read_f32(tensor).unwrap(), "{name} {tensor}");
         }

@@ -13,6 +13,6 @@ pub use atomic::{AtomicFile, write_atomic};
 pub use model::{build, open_model, save_model};
 pub use header::{Stored, TensorInfo};
 pub use shards::Checkpoint;
-pub use tensors::{Slice, TensorFile, Weight};
+pub use tensors::{Slice, TensorFile};
 pub use weights::{LoadReport, Loader, Want, has_head, load, save};
 pub use writer::{Planned, TensorWriter};

@@ -1,7 +1,8 @@
 //! A model's weights, in one file or in several listed by `model.safetensors.index.json`.
 
 use super::header::TensorInfo;
-use super::tensors::{Slice, TensorFile, Weight, read_bounded};
+use super::tensors::{Slice, TensorFile, read_bounded};
+use crate::dtype::Real;
 use crate::text::one_line;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -47,7 +48,7 @@ impl Checkpoint {
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         self.files[0].metadata() // `open` refuses an index without a shard
     }
-    pub fn read_into<T: Weight>(&self, name: &str, slice: &Slice, out: &mut [T]) -> Result<()> {
+    pub fn read_into<T: Real>(&self, name: &str, slice: &Slice, out: &mut [T]) -> Result<()> {
         match self.file_of(name) {
             Some(file) => file.read_into(name, slice, out),
             None => Err(bad(&self.path, format!("no tensor {}", one_line(name)))),

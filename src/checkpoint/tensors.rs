@@ -5,6 +5,7 @@
 //! plus that buffer.
 
 use super::header::{Header, MAX_HEADER, Stored, TensorInfo};
+use crate::dtype::Real;
 use crate::text::{one_line, shape_name};
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -15,34 +16,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const CHUNK: usize = 1 << 20;
-
-/// A floating-point element that weights are loaded into.
-pub trait Weight: bytemuck::Pod + Default {
-    fn of(x: f64) -> Self;
-    fn f64(self) -> f64;
-}
-
-impl Weight for f32 {
-    #[inline(always)]
-    fn of(x: f64) -> f32 {
-        x as f32
-    }
-    #[inline(always)]
-    fn f64(self) -> f64 {
-        self as f64
-    }
-}
-
-impl Weight for f64 {
-    #[inline(always)]
-    fn of(x: f64) -> f64 {
-        x
-    }
-    #[inline(always)]
-    fn f64(self) -> f64 {
-        self
-    }
-}
 
 /// Rows and columns of a tensor seen as a matrix (first dimension by the product of the others).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +68,7 @@ impl TensorFile {
     }
 
     /// Reads a floating-point tensor of any width. NaN and infinity are refused.
-    pub fn read<T: Weight>(&self, name: &str) -> Result<(Vec<usize>, Vec<T>)> {
+    pub fn read<T: Real>(&self, name: &str) -> Result<(Vec<usize>, Vec<T>)> {
         let info = self.wanted(name)?;
         let mut values = zeros(info.elements())?;
         self.read_into(name, &Slice::all(info), &mut values)?;
@@ -109,7 +82,7 @@ impl TensorFile {
     }
 
     /// Reads `slice` of a floating-point tensor into `out`, row after row.
-    pub fn read_into<T: Weight>(&self, name: &str, slice: &Slice, out: &mut [T]) -> Result<()> {
+    pub fn read_into<T: Real>(&self, name: &str, slice: &Slice, out: &mut [T]) -> Result<()> {
         let info = self.wanted(name)?;
         let (rows, columns) = info.matrix();
         if !info.stored.is_float() {
@@ -133,7 +106,7 @@ impl TensorFile {
     }
 
     /// Elements `first..first + out.len()`, converted and checked chunk by chunk.
-    fn read_run<T: Weight>(&self, name: &str, info: &TensorInfo, first: usize, out: &mut [T]) -> Result<()> {
+    fn read_run<T: Real>(&self, name: &str, info: &TensorInfo, first: usize, out: &mut [T]) -> Result<()> {
         let size = info.stored.size() as usize;
         let mut buffer = vec![0u8; CHUNK.min(out.len() * size)];
         let mut done = first;
@@ -231,7 +204,7 @@ fn read_header(file: &File, length: u64) -> Result<Header> {
     Header::parse(&json, 8 + header_length, length)
 }
 
-pub(super) fn zeros<T: Weight>(count: usize) -> Result<Vec<T>> {
+pub(super) fn zeros<T: Real>(count: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     values
         .try_reserve_exact(count)
@@ -240,7 +213,7 @@ pub(super) fn zeros<T: Weight>(count: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
-fn decode<T: Weight>(stored: Stored, bytes: &[u8], out: &mut [T]) {
+fn decode<T: Real>(stored: Stored, bytes: &[u8], out: &mut [T]) {
     match stored {
         Stored::F64 => decode_each(bytes, out, f64::from_le_bytes),
         Stored::F32 => decode_each(bytes, out, |b| f32::from_le_bytes(b) as f64),
@@ -252,7 +225,7 @@ fn decode<T: Weight>(stored: Stored, bytes: &[u8], out: &mut [T]) {
 
 /// Through f64, which holds each of the four types exactly; for F32 to f32 the compiler drops it.
 #[inline(always)]
-fn decode_each<const N: usize, T: Weight>(bytes: &[u8], out: &mut [T], value: impl Fn([u8; N]) -> f64) {
+fn decode_each<const N: usize, T: Real>(bytes: &[u8], out: &mut [T], value: impl Fn([u8; N]) -> f64) {
     for (element, bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
         *element = T::of(value(*bytes));
     }
@@ -268,7 +241,7 @@ fn integer(stored: Stored, bytes: &[u8]) -> i128 {
 }
 
 /// A value beyond f32's range read into f32 counts as infinite too.
-pub(super) fn first_non_finite<T: Weight>(values: &[T]) -> Option<usize> {
-    let all_finite = values.iter().fold(true, |ok, v| ok & v.f64().is_finite()); // no branch: vectorised
-    if all_finite { None } else { values.iter().position(|v| !v.f64().is_finite()) }
+pub(super) fn first_non_finite<T: Real>(values: &[T]) -> Option<usize> {
+    let all_finite = values.iter().fold(true, |ok, v| ok & v.is_finite()); // no branch: vectorised
+    if all_finite { None } else { values.iter().position(|v| !v.is_finite()) }
 }

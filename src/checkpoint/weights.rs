@@ -5,8 +5,9 @@
 
 use super::header::Stored;
 use super::shards::Checkpoint;
-use super::tensors::{Slice, Weight, zeros};
+use super::tensors::{Slice, zeros};
 use super::writer::{Planned, TensorWriter};
+use crate::dtype::Real;
 use crate::model::names::{Group, ParamSpec, Part, Source, ranges};
 use crate::text::shape_name;
 use crate::{Error, Result};
@@ -84,7 +85,7 @@ impl<'a> Loader<'a> {
 
     /// Reads every tensor into its place in `flat`, the parameters of the table one after another;
     /// those listed in the report's `fresh` are left as they are.
-    pub fn fill<T: Weight>(&self, flat: &mut [T]) -> Result<()> {
+    pub fn fill<T: Real>(&self, flat: &mut [T]) -> Result<()> {
         let places = ranges(self.table);
         let total = places.last().map_or(0, |last| last.end);
         if flat.len() != total {
@@ -99,7 +100,7 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn fill_param<T: Weight>(&self, param: &ParamSpec, values: &mut [T]) -> Result<()> {
+    fn fill_param<T: Real>(&self, param: &ParamSpec, values: &mut [T]) -> Result<()> {
         for source in &param.sources {
             let found = self.find(param.group, source).and_then(|name| Some((self.checkpoint.info(&name)?, name)));
             let Some((info, name)) = found else { continue }; // `compare` found them all
@@ -193,7 +194,7 @@ impl<'a> Loader<'a> {
 }
 
 /// Opens, checks and reads: the flat array and the report.
-pub fn load<T: Weight>(path: impl AsRef<Path>, table: &[ParamSpec], want: Want) -> Result<(Vec<T>, LoadReport)> {
+pub fn load<T: Real>(path: impl AsRef<Path>, table: &[ParamSpec], want: Want) -> Result<(Vec<T>, LoadReport)> {
     let checkpoint = Checkpoint::open(path)?;
     let loader = Loader::check(&checkpoint, table, want)?;
     let mut flat = zeros(table.iter().map(ParamSpec::elements).sum())?;
@@ -262,8 +263,9 @@ fn assemble(table: &[ParamSpec]) -> Vec<Assembled<'_>> {
     found
 }
 
-/// Streams the weights as safetensors to `out`, under the names of the released program.
-pub fn save<T: Weight>(
+/// Streams the weights as safetensors to `out`, under the names of the released program. The metadata
+/// gets `format: pt`, without which Hugging Face's readers refuse a file.
+pub fn save<T: Real>(
     out: &mut dyn Write,
     table: &[ParamSpec],
     flat: &[T],
@@ -276,7 +278,9 @@ pub fn save<T: Weight>(
     }
     let tensors = assemble(table);
     let plan = tensors.iter().map(|t| Planned::new(&t.name, stored, t.shape)).collect();
-    let mut writer = TensorWriter::new(out, plan, metadata)?;
+    let mut metadata = metadata.clone();
+    metadata.entry("format".into()).or_insert_with(|| "pt".into());
+    let mut writer = TensorWriter::new(out, plan, &metadata)?;
     for tensor in &tensors {
         match &tensor.pieces[..] {
             [whole] => writer.write(&flat[whole.clone()])?,
@@ -287,7 +291,7 @@ pub fn save<T: Weight>(
 }
 
 /// Row by row, each piece's columns of that row.
-fn write_columns<T: Weight, W: Write>(
+fn write_columns<T: Real, W: Write>(
     writer: &mut TensorWriter<W>,
     rows: usize,
     pieces: &[Range<usize>],

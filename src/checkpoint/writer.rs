@@ -1,7 +1,7 @@
 //! Writing safetensors as a stream: the plan gives the header, then the tensors follow in its order.
 
 use super::header::{Stored, byte_length, check_name};
-use super::tensors::Weight;
+use crate::dtype::Real;
 use crate::text::shape_name;
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -49,7 +49,7 @@ impl<W: Write> TensorWriter<W> {
     /// The next weights, converted to the planned type: F64, F32, F16 or BF16, rounded to the nearest,
     /// ties to even. NaN, infinity and values that become infinite are refused: no file with them is
     /// ever left behind.
-    pub fn write<T: Weight>(&mut self, mut values: &[T]) -> Result<()> {
+    pub fn write<T: Real>(&mut self, mut values: &[T]) -> Result<()> {
         while !values.is_empty() {
             let (name, stored, room) = self.next()?;
             if !stored.is_float() {
