@@ -1,5 +1,6 @@
 //! docre: document-level relation extraction (KD-DocRE, ATLOP), training and inference.
 pub mod checkpoint;
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod dtype;

@@ -1,5 +1,6 @@
 //! Tensors: contiguous, row-major, shared, immutable once an op has returned them.
 
+use crate::device::cpu::pool::Pool;
 use crate::device::ledger::Tag;
 use crate::device::{Booking, Device};
 use crate::dtype::{DType, Real};
@@ -20,10 +21,20 @@ pub struct Tensor {
     buffer: Arc<Buffer>,
 }
 
+/// At least the elements of the tensor that it was made for; goes back to the pool.
 #[derive(Debug)]
 struct Buffer {
     data: Data,
+    pool: Arc<Pool>,
     _booking: Booking,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Data::F32(values) = &mut self.data {
+            self.pool.give(std::mem::take(values));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -39,23 +50,30 @@ fn fresh_id() -> Id {
 
 impl Tensor {
     pub(crate) fn zeros(device: &Device, tag: Tag, dtype: DType, shape: &[usize]) -> Result<Self> {
-        Self::filled(device, tag, dtype, shape, 0.0)
+        Self::make(device, tag, dtype, shape, Some(0.0))
     }
     pub(crate) fn alloc(device: &Device, tag: Tag, dtype: DType, shape: &[usize]) -> Result<Self> {
         let Device::Cpu(cpu) = device;
-        Self::filled(device, tag, dtype, shape, if cpu.poisons() { f64::NAN } else { 0.0 })
+        Self::make(device, tag, dtype, shape, cpu.poisons().then_some(f64::NAN))
     }
-    fn filled(device: &Device, tag: Tag, dtype: DType, shape: &[usize], value: f64) -> Result<Self> {
+    /// Filled with `value`, or with whatever the memory held.
+    fn make(device: &Device, tag: Tag, dtype: DType, shape: &[usize], value: Option<f64>) -> Result<Self> {
         let n = shape.iter().product();
         let booking = Booking::new(device.ledger(), tag, n * dtype.size())?;
+        let Device::Cpu(cpu) = device;
         let data = match dtype {
-            DType::F32 => Data::F32(vec![value as f32; n]),
-            DType::F64 => Data::F64(vec![value; n]),
+            DType::F32 => {
+                let mut values = cpu.pool.take(n);
+                value.into_iter().for_each(|value| values[..n].fill(value as f32));
+                Data::F32(values)
+            }
+            DType::F64 => Data::F64(vec![value.unwrap_or(0.0); n]),
         };
         Ok(Self::new(device, shape, data, booking))
     }
     fn new(device: &Device, shape: &[usize], data: Data, booking: Booking) -> Self {
-        let buffer = Arc::new(Buffer { data, _booking: booking });
+        let Device::Cpu(cpu) = device;
+        let buffer = Arc::new(Buffer { data, pool: cpu.pool.clone(), _booking: booking });
         Tensor { id: fresh_id(), device: device.clone(), shape: shape.to_vec(), offset: 0, buffer }
     }
     /// Takes `values` to `device` as a tensor of `shape`.

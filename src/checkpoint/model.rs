@@ -3,7 +3,7 @@
 use super::directory::Staging;
 use super::header::Stored;
 use super::shards::{Checkpoint, WEIGHTS_FILE};
-use super::tensors::{Weight, zeros};
+use super::tensors::{zeros};
 use super::weights::{LoadReport, Loader, Want, save};
 use crate::device::Device;
 use crate::dtype::Real;
@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Opens a directory with a trained head.
-pub fn open_model<T: Real + Weight>(dir: impl AsRef<Path>, device: &Device) -> Result<(Model, LoadReport)> {
+pub fn open_model<T: Real>(dir: impl AsRef<Path>, device: &Device) -> Result<(Model, LoadReport)> {
     let dir = dir.as_ref();
     let config = ModelConfig::load(dir)?;
     build::<T>(dir, config, Want::Everything, 0, device)
 }
 
 /// Builds `config` on the encoder in `dir`; what `want` leaves open starts from `seed`.
-pub fn build<T: Real + Weight>(
+pub fn build<T: Real>(
     dir: impl AsRef<Path>,
     config: ModelConfig,
     want: Want,

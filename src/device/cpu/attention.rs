@@ -6,6 +6,7 @@
 //! (Dao et al., FlashAttention, arXiv 2205.14135).
 
 use super::gemm::{Mat, Packed, multiply};
+use super::scratch::Scratch;
 use super::simd::vectorize;
 use super::vector::{dot, max, sum};
 use crate::dtype::Real;
@@ -107,7 +108,7 @@ impl<'a, T: Real> Task<'a, T> {
         let (mut out, mut lse) = (vec![T::ZERO; len * dim], vec![T::ZERO; len]);
         let keys = Packed::right(&self.part(1), 0, len, 0, dim);
         let values = Packed::right(&self.part(2).t(), 0, dim, 0, len);
-        let mut scores = vec![T::ZERO; BLOCK.min(len) * len];
+        let mut scores = Scratch::new(BLOCK.min(len) * len);
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
             let scores = &mut scores[..rows * len];
@@ -131,7 +132,7 @@ impl<'a, T: Real> Task<'a, T> {
         let keys_down = Packed::right(&self.part(1).t(), 0, dim, 0, len);
         let values = Packed::right(&self.part(2), 0, len, 0, dim);
         let size = BLOCK.min(len) * len;
-        let (mut probs, mut dprobs) = (vec![T::ZERO; size], vec![T::ZERO; size]);
+        let (mut probs, mut dprobs) = (Scratch::new(size), Scratch::new(size));
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
             let (p, dp) = (&mut probs[..rows * len], &mut dprobs[..rows * len]);

@@ -1,6 +1,6 @@
 //! Matrix product: the one seam through which every dense product on the CPU goes.
 //!
-//! `C[m, n] += A[m, k] B[n, k]^T`, both operands described by how to pack them ([`Operand`]), so that
+//! `C[m, n] = A[m, k] B[n, k]^T`, or `+=`, both operands described by how to pack them ([`Operand`]), so that
 //! transposes, columns of a wider matrix and generated operands (the grouped bilinear's outer
 //! product) cost nothing extra. Panels are packed to `[k][width]`; a register tile of
 //! `mr x nr` accumulators walks down k (Goto and van de Geijn 2008; BLIS).
@@ -8,6 +8,7 @@
 //! Deterministic: an element is the sum over k in order, in chunks of [`CHUNK`], whatever m, the
 //! blocking or the number of threads, so a row's bits do not depend on the rows that share the call.
 
+use super::scratch::Scratch;
 use super::simd::{self, Kernel, Level};
 use crate::dtype::Real;
 use rayon::prelude::*;
@@ -18,7 +19,7 @@ pub const CHUNK: usize = 512;
 /// A matrix that can write rows of itself, transposed, into a packed panel.
 pub trait Operand<T>: Sync {
     /// Writes `out[j * width + i] = self[row + i][k + j]` for `i < rows`, `j < out.len() / width`.
-    /// `out` is zero where `rows <= i < width`.
+    /// Leaves `rows <= i < width` alone.
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]);
 }
 
@@ -47,6 +48,7 @@ impl<'a, T> Mat<'a, T> {
 }
 
 impl<T: Real> Operand<T> for Mat<'_, T> {
+    #[inline(always)]
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
         let (rs, cs) = (self.row_stride, self.col_stride);
         if rs == 1 {
@@ -55,12 +57,16 @@ impl<T: Real> Operand<T> for Mat<'_, T> {
                 line[..rows].copy_from_slice(&self.data[at..at + rows]);
             }
         } else if cs == 1 {
-            let ks = out.len() / width;
-            for i in 0..rows {
-                let at = (row + i) * rs + k;
-                let line = &self.data[at..at + ks];
-                for (o, &x) in out[i..].iter_mut().step_by(width).zip(line) {
-                    *o = x;
+            // A transpose, in pieces of which both sides stay in the first-level cache.
+            const PIECE: usize = 32;
+            for (p, piece) in out.chunks_mut(PIECE * width).enumerate() {
+                let ks = piece.len() / width;
+                for i in 0..rows {
+                    let at = (row + i) * rs + k + p * PIECE;
+                    let line = &self.data[at..at + ks];
+                    for (o, &x) in piece[i..].iter_mut().step_by(width).zip(line) {
+                        *o = x;
+                    }
                 }
             }
         } else {
@@ -92,7 +98,7 @@ pub fn tile<T: Real>() -> Tile {
 
 /// Panels of an operand: `ceil(rows / width)` panels of `[k][width]`, zero beyond `rows`.
 pub struct Packed<T> {
-    data: Vec<T>,
+    data: Scratch<T>,
     rows: usize,
     k: usize,
     width: usize,
@@ -101,9 +107,9 @@ pub struct Packed<T> {
 impl<T: Real> Packed<T> {
     /// Packs rows `row..row + rows` and columns `k0..k0 + k` in panels of `width` rows.
     fn new(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize, width: usize) -> Self {
-        let mut data = vec![T::ZERO; rows.div_ceil(width) * width * k];
+        let mut data = Scratch::new(rows.div_ceil(width) * width * k);
         for (p, panel) in data.chunks_exact_mut((width * k).max(1)).enumerate() {
-            x.pack(row + p * width, width.min(rows - p * width), k0, width, panel);
+            pack_panel(x, row + p * width, width.min(rows - p * width), k0, width, panel);
         }
         Packed { data, rows, k, width }
     }
@@ -118,12 +124,19 @@ impl<T: Real> Packed<T> {
     /// As [`Packed::right`], all cores packing.
     pub fn right_parallel(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
         let width = tile::<T>().nr;
-        let mut data = vec![T::ZERO; rows.div_ceil(width) * width * k];
+        let mut data = Scratch::new(rows.div_ceil(width) * width * k);
         data.par_chunks_exact_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
-            x.pack(row + p * width, width.min(rows - p * width), k0, width, panel);
+            pack_panel(x, row + p * width, width.min(rows - p * width), k0, width, panel);
         });
         Packed { data, rows, k, width }
     }
+}
+
+fn pack_panel<T: Real>(x: &impl Operand<T>, row: usize, rows: usize, k: usize, width: usize, panel: &mut [T]) {
+    if rows < width {
+        panel.fill(T::ZERO);
+    }
+    simd::vectorize(#[inline(always)] || x.pack(row, rows, k, width, panel));
 }
 
 /// `C = A B^T` (assign) or `C += A B^T` over one chunk of k, on the calling thread.
@@ -217,9 +230,21 @@ fn block_rows(m: usize, mr: usize) -> usize {
 /// Columns of C whose packed B is alive at a time: at most `SLAB x CHUNK` elements, whatever n is.
 const SLAB: usize = 1024;
 
-/// `C[m, n] += A[m, k] B[n, k]^T` on all threads of the current pool; C is row-major, `n` wide.
-pub fn gemm<T: Real>(m: usize, n: usize, k: usize, a: &impl Operand<T>, b: &impl Operand<T>, c: &mut [T]) {
+/// `C[m, n] = A[m, k] B[n, k]^T` (assign) or `C += A B^T`, on all threads of the current pool; C is
+/// row-major, `n` wide.
+pub fn gemm<T: Real>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &impl Operand<T>,
+    b: &impl Operand<T>,
+    c: &mut [T],
+    assign: bool,
+) {
     debug_assert!(c.len() == m * n);
+    if assign && k == 0 {
+        c.fill(T::ZERO);
+    }
     if m == 0 {
         return;
     }
@@ -230,7 +255,7 @@ pub fn gemm<T: Real>(m: usize, n: usize, k: usize, a: &impl Operand<T>, b: &impl
             let right = Packed::right_parallel(b, n0, SLAB.min(n - n0), k0, ks);
             c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
                 let left = Packed::left(a, i * block, c.len() / n, k0, ks);
-                multiply(&left, &right, &mut c[n0..], n, false);
+                multiply(&left, &right, &mut c[n0..], n, assign && k0 == 0);
             });
         }
     }

@@ -4,7 +4,9 @@
 pub mod attention;
 pub mod gemm;
 pub mod math;
+pub mod pool;
 pub mod rows;
+pub mod scratch;
 pub mod simd;
 pub mod vector;
 
@@ -19,6 +21,7 @@ pub struct Cpu {
     threads: rayon::ThreadPool,
     pub ledger: Arc<Ledger>,
     pub profile: Profile,
+    pub(crate) pool: Arc<pool::Pool>,
     poison: AtomicBool,
 }
 
@@ -29,7 +32,8 @@ impl Cpu {
             .num_threads(threads)
             .build()
             .map_err(|e| Error::device("E-THREADS", format!("cannot start threads: {e}")))?;
-        Ok(Cpu { threads, ledger: Arc::default(), profile: Profile::default(), poison: AtomicBool::new(false) })
+        let poison = AtomicBool::new(false);
+        Ok(Cpu { threads, ledger: Arc::default(), profile: Profile::default(), pool: Arc::default(), poison })
     }
     /// Runs `f` on the device's threads.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {

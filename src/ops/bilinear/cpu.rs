@@ -1,4 +1,5 @@
 use crate::device::cpu::gemm::{CHUNK, Mat, Operand, Packed, gemm, multiply};
+use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{axpy, dot};
 use crate::dtype::Real;
@@ -46,8 +47,8 @@ impl<T: Real> Operand<T> for Outer<'_, T> {
             to[..rows].iter_mut().enumerate().for_each(|(r, t)| *t = z[(row + r) * self.e + c]);
         };
         let group = self.block;
-        let mut objects = vec![T::ZERO; group * width];
-        let mut subject = vec![T::ZERO; width];
+        let mut objects = Scratch::zeros(group * width);
+        let mut subject = Scratch::zeros(width);
         let mut held = usize::MAX;
         for (at, i, j, n) in self.runs(k, len) {
             if held != i / group {
@@ -59,7 +60,7 @@ impl<T: Real> Operand<T> for Outer<'_, T> {
             vectorize(#[inline(always)] || {
                 let lines = out[at * width..(at + n) * width].chunks_exact_mut(width);
                 for (line, object) in lines.zip(objects[first..].chunks_exact(width)) {
-                    line.iter_mut().zip(object.iter().zip(&subject)).for_each(|(o, (x, y))| *o = *x * *y);
+                    line.iter_mut().zip(object.iter().zip(subject.iter())).for_each(|(o, (x, y))| *o = *x * *y);
                 }
             });
         }
@@ -87,11 +88,10 @@ impl<T: Real> Operand<T> for Transposed<'_, T> {
 pub fn forward<T: Real>(zs: &Tensor, zo: &Tensor, w: &Tensor, b: Option<&Tensor>, block: usize, y: &mut Tensor) {
     let (cells, out, k) = (zs.rows(), w.rows(), w.dim());
     let y = y.slice_mut::<T>();
-    match b {
-        Some(b) => y.par_chunks_mut(out).for_each(|y| y.copy_from_slice(b.slice::<T>())),
-        None => y.fill(T::ZERO),
+    if let Some(b) = b {
+        y.par_chunks_mut(out).for_each(|y| y.copy_from_slice(b.slice::<T>()));
     }
-    gemm(cells, out, k, &Outer::new(zs, zo, block), &Mat::rows(w.slice::<T>(), k), y);
+    gemm(cells, out, k, &Outer::new(zs, zo, block), &Mat::rows(w.slice::<T>(), k), y, b.is_none());
 }
 
 pub fn backward_weight<T: Real>(
@@ -106,7 +106,7 @@ pub fn backward_weight<T: Real>(
     let (cells, out) = (dy.rows(), dy.dim());
     let dy = Mat::rows(dy.slice::<T>(), out);
     let outer = Transposed(Outer::new(zs, zo, block));
-    gemm(out, w.dim(), cells, &dy.t(), &outer, grads.param::<T>(w));
+    gemm(out, w.dim(), cells, &dy.t(), &outer, grads.param::<T>(w), false);
     if let Some(b) = b {
         add_column_sums(dy.data, out, grads.param::<T>(b));
     }
@@ -128,7 +128,6 @@ pub fn backward_inputs<T: Real>(
     let (dy, w) = (Mat::rows(dy.slice::<T>(), out), Mat::rows(w.slice::<T>(), w.dim()));
     let outer = Outer::<T>::new(zs, zo, block);
     let (dzs, dzo) = (dzs.slice_mut::<T>(), dzo.slice_mut::<T>());
-    dzs.fill(T::ZERO);
     dzo.fill(T::ZERO);
     // About 1024 columns of S at a time, a whole number of values of i.
     let step = (1024 / block).clamp(1, block);
@@ -143,7 +142,7 @@ pub fn backward_inputs<T: Real>(
             let blocks = dzs.par_chunks_mut(CELLS * e).zip(dzo.par_chunks_mut(CELLS * e)).enumerate();
             blocks.for_each(|(b, (dzs, dzo))| {
                 let cells = dzs.len() / e;
-                let mut s = vec![T::ZERO; cells * columns];
+                let mut s = Scratch::new(cells * columns);
                 for (k, right) in &chunks {
                     let left = Packed::left(&dy, b * CELLS, cells, *k, CHUNK.min(out - *k));
                     multiply(&left, right, &mut s, columns, *k == 0);

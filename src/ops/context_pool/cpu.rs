@@ -1,5 +1,6 @@
 use super::Pooling;
 use crate::device::cpu::gemm::{Mat, Operand, gemm};
+use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{dot, split_mut, sum};
 use crate::dtype::Real;
@@ -43,7 +44,7 @@ impl<'a, T: Real> PairWeights<'a, T> {
     /// 1 / (sum q + eps) of every pair.
     fn inverse_sums(&self, epsilon: f64) -> Vec<T> {
         let inverse = |p: usize| {
-            let mut q = vec![T::ZERO; self.tokens];
+            let mut q = Scratch::new(self.tokens);
             vectorize(#[inline(always)] || {
                 self.weights(p, 0, &mut q);
                 T::ONE / (sum(&q) + T::of(epsilon))
@@ -56,10 +57,10 @@ impl<'a, T: Real> PairWeights<'a, T> {
 /// Rows are pairs, columns are tokens.
 impl<T: Real> Operand<T> for PairWeights<'_, T> {
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
-        let mut q = vec![T::ZERO; out.len() / width];
+        let mut q = Scratch::new(out.len() / width);
         for i in 0..rows {
             vectorize(#[inline(always)] || self.weights(row + i, k, &mut q));
-            out[i..].iter_mut().step_by(width).zip(&q).for_each(|(o, q)| *o = *q);
+            out[i..].iter_mut().step_by(width).zip(q.iter()).for_each(|(o, q)| *o = *q);
         }
     }
 }
@@ -96,8 +97,7 @@ pub fn forward<T: Real>(
         let weights = PairWeights::new(&a[blocks.range(d)], tokens.len(), documents.entities.length(d), pooling);
         let h = Mat::rows(&h[tokens.start * width..tokens.end * width], width);
         let c = &mut c[pairs.start * width..pairs.end * width];
-        c.fill(T::ZERO);
-        gemm(pairs.len(), width, tokens.len(), &weights, &h.t(), c);
+        gemm(pairs.len(), width, tokens.len(), &weights, &h.t(), c, true);
         let inverse = weights.inverse_sums(pooling.epsilon);
         c.par_chunks_mut(width).zip(&inverse).for_each(|(c, inv)| c.iter_mut().for_each(|c| *c *= *inv));
     }
@@ -130,9 +130,8 @@ pub fn backward<T: Real>(
         attention_gradients(&weights, &dq, &mut da[blocks.range(d)]);
 
         let dh = &mut dh[token_rows];
-        dh.fill(T::ZERO);
         let a = Transposed { weights: &weights, inverse: &inverse };
-        gemm(tokens.len(), width, pairs.len(), &a, &dc.t(), dh);
+        gemm(tokens.len(), width, pairs.len(), &a, &dc.t(), dh, true);
     }
 }
 
@@ -146,7 +145,7 @@ fn weight_gradients<T: Real>(
 ) -> Vec<T> {
     let (pairs, tokens, width) = (weights.pairs.len(), weights.tokens, h.row_stride);
     let mut dq = vec![T::ZERO; pairs * tokens];
-    gemm(pairs, tokens, width, &dc, &h, &mut dq);
+    gemm(pairs, tokens, width, &dc, &h, &mut dq, true);
     dq.par_chunks_mut(tokens.max(1)).enumerate().for_each(|(p, dq)| {
         let row = p * width..(p + 1) * width;
         vectorize(#[inline(always)] || {

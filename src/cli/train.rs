@@ -1,0 +1,137 @@
+//! `docre train`
+
+use super::progress::Progress;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::train::{Config, End, Run, Watch, step::Report};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Train a model from annotated documents.
+///
+/// The configuration is a TOML file with the sections [data], [model], [objective], [schedule] and
+/// [output]; any value can be set with -s section.key=value. The run directory holds checkpoints to go on
+/// from, train.jsonl, and best/, a model directory for `docre extract -m`. SIGINT and SIGTERM save a
+/// checkpoint and end the run.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  docre train demo.toml --out runs/demo
+  docre train demo.toml --out runs/demo --resume auto
+  docre train demo.toml -s schedule.epochs=2 -s schedule.batch=2 --out runs/short
+  docre train demo.toml --dry-run")]
+pub struct TrainArgs {
+    /// The configuration file.
+    config: PathBuf,
+    /// Set a value of the configuration: section.key=value.
+    #[arg(short, long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The run directory.
+    #[arg(long, default_value = "runs/train")]
+    out: PathBuf,
+    /// auto: go on from the newest complete checkpoint in the run directory, if there is one.
+    #[arg(long, value_parser = ["auto", "never"], default_value = "never")]
+    resume: String,
+    /// Show steps, documents and memory, and train nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Show the configuration with all defaults, and train nothing.
+    #[arg(long)]
+    print_config: bool,
+    /// Threads; 0: one a core.
+    #[arg(long, env = "DOCRE_THREADS", default_value_t = 0)]
+    threads: usize,
+    /// At the end, show where the time went, by op.
+    #[arg(long)]
+    profile: bool,
+    /// No progress.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub fn run(args: &TrainArgs) -> Result<u8> {
+    let config = Config::load(&args.config, &args.set)?;
+    if args.print_config {
+        print!("{}", config.resolved()?);
+        return Ok(0);
+    }
+    let device = Device::cpu(args.threads)?;
+    let mut screen = Screen { progress: Progress::new(None, args.quiet), smooth: None };
+    let mut run = Run::open(config, &args.out, args.resume == "auto", &device, &mut screen)?;
+    screen.progress = Progress::new(Some(run.trainer.total), args.quiet);
+    screen.message(&plan(&run));
+    if args.dry_run {
+        return Ok(0);
+    }
+    let stop = stop_signal()?;
+    let end = run.train(&|| stop.load(Ordering::Relaxed), &mut screen)?;
+    screen.progress.finish();
+    let best = run.progress.best_f1.map_or(String::new(), |f1| format!(", best F1 {f1:.2} after update {}", run.progress.best_update));
+    let out = args.out.display();
+    match end {
+        End::Finished => screen.message(&format!("finished{best}: {out}/best")),
+        End::Patience => screen.message(&format!("stopped: no better F1 for a while{best}: {out}/best")),
+        End::Interrupted => screen.message(&format!("interrupted; go on with --resume auto --out {out}")),
+    }
+    if args.profile {
+        eprint!("{}{}", device.profile(), device.ledger());
+    }
+    Ok(0)
+}
+
+fn plan(run: &Run) -> String {
+    let (train, dev) = run.documents();
+    let weights = run.trainer.model.params.len();
+    format!(
+        "{train} training and {dev} development documents, {} epochs of {} updates; {:.1} M parameters, {} MiB for weights, gradients and moments",
+        run.config.schedule.epochs,
+        run.updates_an_epoch(),
+        weights as f64 / 1e6,
+        (4 * 4 * weights) >> 20,
+    )
+}
+
+/// Set by the first SIGINT or SIGTERM; a second one ends the process at once.
+fn stop_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let failed = |e: std::io::Error| Error::io("signals", e);
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone()).map_err(failed)?;
+        signal_hook::flag::register(signal, stop.clone()).map_err(failed)?;
+    }
+    Ok(stop)
+}
+
+struct Screen {
+    progress: Progress,
+    /// The loss, smoothed over about fifty updates.
+    smooth: Option<f64>,
+}
+
+impl Watch for Screen {
+    fn update(&mut self, run: &Run, report: &Report) {
+        if report.bad.is_none() {
+            self.smooth = Some(self.smooth.map_or(report.loss, |s| s + 0.02 * (report.loss - s)));
+        }
+        let (seconds, updates) = run.pace();
+        let documents = updates as f64 * (run.config.schedule.batch * run.config.schedule.accumulate) as f64;
+        let (smooth, total) = (self.smooth.unwrap_or(f64::NAN), run.trainer.total);
+        self.progress.set(run.progress.tried, || {
+            let left = seconds / updates.max(1) as f64 * total.saturating_sub(run.progress.tried) as f64;
+            format!(
+                "epoch {} loss {smooth:.4} norm {:.2} {:.2} documents/s, {:.0} min left",
+                run.progress.epoch + 1,
+                report.norm,
+                documents / seconds,
+                left / 60.0
+            )
+        });
+    }
+    fn evaluated(&mut self, run: &Run, f1: f64, best: bool) {
+        let mark = if best { " (best)" } else { "" };
+        self.progress.line(&format!("epoch {}: development F1 {f1:.2}{mark}", run.progress.epoch.max(1)));
+    }
+    fn message(&mut self, text: &str) {
+        self.progress.line(text);
+    }
+}

@@ -1,0 +1,71 @@
+//! Working memory of one task, kept by its thread for the next one: no zeroing, no page faults.
+
+use crate::dtype::Real;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+thread_local! {
+    /// Buffers that nobody holds. f64 so that every `Real` fits its alignment.
+    static FREE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers a thread keeps: no op holds more at once.
+const KEPT: usize = 16;
+/// A larger buffer goes back to the allocator: one document of a rare size must not hold memory for good.
+const LARGEST: usize = 32 << 20;
+
+/// `len` elements with arbitrary contents; write before you read.
+pub struct Scratch<T> {
+    buffer: Vec<f64>,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Real> Scratch<T> {
+    pub fn new(len: usize) -> Self {
+        let words = (len * T::DTYPE.size()).div_ceil(8);
+        let mut buffer = FREE.with_borrow_mut(|free| match free.iter().position(|b| b.len() >= words) {
+            Some(fits) => free.swap_remove(fits),
+            None => free.pop().unwrap_or_default(),
+        });
+        if buffer.len() < words {
+            buffer = vec![0.0; words];
+        }
+        Scratch { buffer, len, element: PhantomData }
+    }
+    /// Zeros.
+    pub fn zeros(len: usize) -> Self {
+        let mut scratch = Self::new(len);
+        scratch.fill(T::ZERO);
+        scratch
+    }
+}
+
+impl<T> Drop for Scratch<T> {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.len() * 8 <= LARGEST {
+            // A thread that is ending has no list any more: then the buffer is simply freed.
+            let _ = FREE.try_with(|free| {
+                let mut free = free.borrow_mut();
+                if free.len() < KEPT {
+                    free.push(buffer);
+                }
+            });
+        }
+    }
+}
+
+impl<T: Real> Deref for Scratch<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.buffer)[..self.len]
+    }
+}
+
+impl<T: Real> DerefMut for Scratch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.buffer)[..self.len]
+    }
+}
