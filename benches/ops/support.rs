@@ -20,7 +20,7 @@ pub fn device() -> Device {
 
 /// Values between -2 and 2.
 pub fn tensor(device: &Device, shape: &[usize]) -> Tensor {
-    let n = shape.iter().product();
+    let n: usize = shape.iter().product();
     let values: Vec<f32> =
         (0..n as u32).map(|i| i.wrapping_mul(2_654_435_761) as f32 / 1_073_741_824.0 - 2.0).collect();
     Tensor::from_vec(device, "bench", shape, values).expect("memory")
