@@ -26,7 +26,7 @@ fn worst(limit: f32, f: impl Fn(f32) -> f64) -> (f64, f32) {
 fn exp_is_within_its_bound() {
     let (error, at) = worst(87.0, |x| (f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs());
     println!("exp: relative {error:e} at {at}");
-    assert!(error <= 1.5e-7, "{error:e} at {at}");
+    assert!(error <= 1e-7, "{error:e} at {at}");
     assert_eq!([exp(-87.4), exp(-1e30), exp(f32::NEG_INFINITY)], [0.0; 3]);
     assert_eq!([exp(89.0), exp(1e30), exp(f32::INFINITY)], [f32::INFINITY; 3]);
     assert!((f64::from(exp(88.7)) / f64::from(88.7f32).exp() - 1.0).abs() <= 1e-6);
@@ -50,12 +50,13 @@ fn tanh_is_within_its_bound() {
 fn erf_is_within_its_bound() {
     let (error, at) = worst(12.0, |x| (f64::from(erf(x)) - erf_f64(f64::from(x))).abs());
     println!("erf: absolute {error:e} at {at}");
-    assert!(error <= 3e-7, "{error:e} at {at}");
+    assert!(error <= 4e-7, "{error:e} at {at}");
     // Below the smallest normal number a float has fewer digits.
     let relative = |x: f32| {
         if x.abs() < f32::MIN_POSITIVE { 0.0 } else { (f64::from(erf(x)) / erf_f64(f64::from(x)) - 1.0).abs() }
     };
-    let (error, at) = worst(0.7, relative);
+    let (error, at) = worst(12.0, relative);
+    println!("erf: relative {error:e} at {at}");
     assert!(error <= 4e-7, "relative {error:e} at {at}");
     assert_eq!([erf(f32::INFINITY), erf(f32::NEG_INFINITY), erf(1e30)], [1.0, -1.0, 1.0]);
     assert!(erf(f32::NAN).is_nan());

@@ -210,17 +210,17 @@ pub fn check(
 }
 
 /// The f32 rules. Floors, where naive f32 happens to be exact (copies, short sums): the fast functions
-/// are good to 3e-7 = 5 units of 2^-24 of their largest value (`device::cpu::math`), so 6 such units.
+/// are good to 4e-7 = 6.7 units of 2^-24 of their largest value (`device::cpu::math`), so 7 such units.
 /// Gradients have no naive f32 twin; sums of some hundred terms, each rounded a few times, stay
-/// within 64 units of the largest, or 6 of the output's gradient, where all of them nearly cancel.
+/// within 64 units of the largest, or 7 of the output's gradient, where all of them nearly cancel.
 #[track_caller]
 fn check_narrow(inputs: &[Input], narrow: &Outcome, wide: &[Vec<f64>], reference: &[f64], naive: &[f64]) {
     let unit = 0.5f64.powi(24);
     let (error, plain) = (worst(&narrow.value, reference), worst(naive, reference));
-    let bound = 2.0 * plain + 6.0 * unit * largest(reference);
+    let bound = 2.0 * plain + 7.0 * unit * largest(reference);
     assert!(error <= bound, "f32: error {error:e} is above {bound:e} (naive f32: {plain:e})");
     for ((input, narrow), wide) in inputs.iter().zip(&narrow.grads).zip(wide) {
-        let (error, bound) = (worst(narrow, wide), unit * (64.0 * largest(wide)).max(6.0));
+        let (error, bound) = (worst(narrow, wide), unit * (64.0 * largest(wide)).max(7.0));
         assert!(error <= bound, "f32 gradient of {}: error {error:e} is above {bound:e}", input.name);
     }
 }
