@@ -64,6 +64,7 @@ fn erf_is_within_its_bound() {
 
 /// Values of erf to 20 digits (computed with mpmath at 40 digits).
 #[test]
+#[allow(clippy::excessive_precision)]
 fn erf_in_f64_is_good_to_1e_15() {
     let table: &[(f64, f64)] = &[
         (0.0, 0.0),
