@@ -79,6 +79,8 @@ impl Dropout {
     #[inline(always)]
     fn words<const N: usize>(&self, group: u64) -> [[u32; N]; 4] {
         let mut out = [[0; N]; 4];
+        // By index, so that the lanes become vector lanes.
+        #[allow(clippy::needless_range_loop)]
         for lane in 0..N {
             let g = group + lane as u64;
             let w = philox(self.seed, [g as u32, (g >> 32) as u32, self.op, self.step]);

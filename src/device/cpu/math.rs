@@ -1,33 +1,29 @@
 //! exp, tanh and erf for f32 without branches, so that loops over them become vector code.
 //! Relative errors against f64 are measured in `tests/math.rs`.
 
-/// exp(x): relative error <= 2e-7 for |x| <= 87; 0 below -87.3, infinity above 88.7.
+/// exp(x): relative error <= 1e-7 for |x| <= 87; 0 below -87.3, infinity above 88.72.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LOG2E: f32 = std::f32::consts::LOG2_E;
     // ln 2 in two parts (Cody and Waite): the first has 11 trailing zero bits, so n * HI is exact.
     const HI: f32 = 0.693_359_4;
     const LO: f32 = -2.121_944_4e-4;
-    // f32::clamp would turn into max/min that drop a NaN; this keeps it.
-    let c = if x < -87.3 { -87.3 } else { x };
-    let c = if c > 88.72 { 88.72 } else { c };
-    let n = (c * LOG2E + 12_582_912.0) - 12_582_912.0; // round to nearest: 1.5 * 2^23
-    let r = (c - n * HI) - n * LO;
-    // Minimax-like Taylor tail of degree 6 on |r| <= ln 2 / 2: error 2^-26.
-    let p = 1.0 / 720.0;
+    let t = x * LOG2E + 12_582_912.0; // 1.5 * 2^23: x / ln 2 rounded to an integer n, in the low bits of t
+    let n = t - 12_582_912.0;
+    let r = (x - n * HI) - n * LO;
+    // Taylor to degree 7 on |r| <= ln 2 / 2: the next term is 5e-9.
+    let p = 1.0 / 5_040.0;
+    let p = p * r + 1.0 / 720.0;
     let p = p * r + 1.0 / 120.0;
     let p = p * r + 1.0 / 24.0;
     let p = p * r + 1.0 / 6.0;
     let p = p * r + 0.5;
     let p = (p * r) * r + r + 1.0;
-    // 2^n by exponent bits in two halves, since n = 128 is reached near the top.
-    let m = n as i32;
-    let half = m >> 1;
-    let a = f32::from_bits(((half + 127) << 23) as u32);
-    let b = f32::from_bits(((m - half + 127) << 23) as u32);
-    let y = p * a * b;
+    // Times 2^n, by adding n to the exponent: between the two limits the result is a normal number.
+    let y = f32::from_bits(p.to_bits().wrapping_add(t.to_bits() << 23));
     let y = if x < -87.3 { 0.0 } else { y };
-    if x > 88.72 { f32::INFINITY } else { y }
+    // False for a NaN too, which stays one.
+    if x <= 88.72 { y } else { x + f32::INFINITY }
 }
 
 /// tanh(x): absolute error <= 2e-7. Near 0 an odd series keeps the relative error small.
@@ -51,31 +47,27 @@ pub fn tanh(x: f32) -> f32 {
     if x.is_nan() { x } else { y }
 }
 
-/// erf(x): absolute error <= 3e-7 (Abramowitz and Stegun 7.1.26 is 1.5e-7 in exact arithmetic);
-/// near 0 the Maclaurin series, so that GELU of small inputs keeps its relative accuracy.
+/// erf(x): absolute and relative error <= 4e-7. One rational function, x P(x^2) / Q(x^2), for |x| < 3.9
+/// (the coefficients that Eigen and XLA use); beyond, 1 - erf is below 4e-8.
+/// No second formula for small x: a choice of two made the compiler branch, and loops over it scalar.
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {
-    let a = x.abs();
-    let t = 1.0 / (1.0 + 0.327_591_1 * a);
-    let p = 1.061_405_4;
-    let p = p * t - 1.453_152_1;
-    let p = p * t + 1.421_413_8;
-    let p = p * t - 0.284_496_72;
-    let p = p * t + 0.254_829_6;
-    let large = 1.0 - p * t * exp(-(a * a));
-    let s = a * a;
-    // 2/sqrt(pi) * sum (-1)^n x^(2n+1) / (n! (2n+1)), to n = 7: below 0.7 the next term is under 1e-8.
-    let q = -1.0 / 75_600.0;
-    let q = q * s + 1.0 / 9_360.0;
-    let q = q * s - 1.0 / 1_320.0;
-    let q = q * s + 1.0 / 216.0;
-    let q = q * s - 1.0 / 42.0;
-    let q = q * s + 0.1;
-    let q = q * s - 1.0 / 3.0;
-    let small = std::f32::consts::FRAC_2_SQRT_PI * a * (q * s + 1.0);
-    let y = if a < 0.7 { small } else { large };
-    let y = if x < 0.0 { -y } else { y };
-    if x.is_nan() { x } else { y }
+    let s = x * x;
+    let p = -2.726_142_3e-10;
+    let p = p * s + 2.770_681_4e-8;
+    let p = p * s - 2.101_024e-6;
+    let p = p * s - 5.692_506_4e-5;
+    let p = p * s - 7.349_906_3e-4;
+    let p = p * s - 2.954_6e-3;
+    let p = p * s - 1.609_603_3e-2;
+    let q = -1.456_607_2e-5;
+    let q = q * s - 2.133_740_5e-4;
+    let q = q * s - 1.682_827e-3;
+    let q = q * s - 7.373_329e-3;
+    let q = q * s - 1.426_473_9e-2;
+    let y = x * (p / q); // in this order nothing small underflows
+    let y = if x > 3.9 { 1.0 } else { y };
+    if x < -3.9 { -1.0 } else { y }
 }
 
 /// erf(x) in f64 to about 1e-15: the Maclaurin series below 2.5, a continued fraction of erfc above.

@@ -44,11 +44,34 @@ pub fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] = lanes[i] + lanes[i + half];
+            let other = lanes[i + half];
+            lanes[i] += other;
         }
         half /= 2;
     }
     lanes[0]
+}
+
+/// The largest element, in the lanes of [`sum`]; a NaN if there is one, -infinity of nothing.
+#[inline(always)]
+pub fn max<T: Real>(x: &[T]) -> T {
+    const LANES: usize = 32;
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [T::NEG_INFINITY; LANES];
+    for block in blocks {
+        for i in 0..LANES {
+            lanes[i] = lanes[i].max(block[i]);
+        }
+    }
+    lanes.iter_mut().zip(rest).for_each(
+        #[inline(always)]
+        |(lane, &x)| *lane = lane.max(x),
+    );
+    lanes.iter().fold(
+        T::NEG_INFINITY,
+        #[inline(always)]
+        |top, &x| top.max(x),
+    )
 }
 
 /// `into += x`, elementwise.

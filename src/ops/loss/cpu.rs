@@ -1,5 +1,5 @@
 use super::{Distillation, Loss, Objective, Teacher};
-use crate::device::cpu::rows::{PARTIAL, chunk, sum, sum2};
+use crate::device::cpu::rows::{PARTIAL, chunk, max, sum, sum2};
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::layout::Labels;
@@ -71,11 +71,7 @@ fn softmax<T: Real>(l: &[T], without: &[usize], p: &mut [T]) -> f64 {
     vectorize(
         #[inline(always)]
         || {
-            let top = p.iter().fold(
-                T::NEG_INFINITY,
-                #[inline(always)]
-                |top, &x| top.max(x),
-            );
+            let top = max(p);
             p.iter_mut().for_each(
                 #[inline(always)]
                 |x| *x = (*x - top).exp(),

@@ -99,7 +99,7 @@ pub fn first_non_finite<T: Real>(grad: &Tensor, names: &[(&str, Range<usize>)]) 
     names.par_iter().position_first(|(_, range)| !all_finite(&grad[range.clone()]))
 }
 
-/// x - x is 0 for a number and NaN for what is none, and a NaN stays in a sum.
+/// 0 x is 0 for a number and NaN for what is none, and a NaN stays in a sum.
 fn all_finite<T: Real>(values: &[T]) -> bool {
     vectorize(
         #[inline(always)]
@@ -107,7 +107,7 @@ fn all_finite<T: Real>(values: &[T]) -> bool {
             sum(
                 values,
                 #[inline(always)]
-                |x| x - x,
+                |x| x * T::ZERO,
             )
         },
     )

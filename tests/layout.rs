@@ -1,0 +1,59 @@
+//! Packed layouts: every pair has one row, in order; labels; the transposed index.
+
+use docre::layout::{Grid, Labels, Segments, Sources, Tables};
+
+#[test]
+fn pairs_are_numbered_by_a_then_b() {
+    let entities = [0, 1, 3, 42, 0, 2];
+    for pad in [0, 42] {
+        let grid = Grid::new(&entities, pad);
+        let mut next = 0;
+        for (d, &n) in entities.iter().enumerate() {
+            for (a, b) in (0..n).flat_map(|a| (a..n).map(move |b| (a, b))) {
+                assert_eq!([grid.pair(d, a, b), grid.pair(d, b, a)], [Some(next); 2]);
+                next += 1;
+            }
+            for i in 0..=n {
+                assert_eq!([grid.pair(d, i, n), grid.pair(d, n, i)], [None; 2]);
+            }
+        }
+        assert_eq!(next, grid.pairs.rows());
+    }
+}
+
+#[test]
+fn tables_have_a_pad_index_only_below_the_pad_size() {
+    let tables = Tables::padded(&[0, 1, 41, 42, 43], 42);
+    assert_eq!(tables.repeat, [42, 41, 1, 0, 0]);
+    assert_eq!(tables.side, [1, 2, 42, 42, 43]);
+    assert_eq!((0..5).map(|d| tables.entities(d)).collect::<Vec<_>>(), [0, 1, 41, 42, 43]);
+    assert_eq!(tables.cells.rows(), 1 + 4 + 2 * 42 * 42 + 43 * 43);
+    assert_eq!(Tables::exact(&[2, 3]).cells.starts, [0, 4, 13]);
+}
+
+#[test]
+fn labels_hold_any_number_of_classes() {
+    for classes in [1, 2, 64, 65, 97, 129] {
+        let mut labels = Labels::new(3, classes);
+        labels.set(1, classes - 1);
+        let set: Vec<_> =
+            (0..3).flat_map(|c| (0..classes).map(move |r| (c, r))).filter(|&(c, r)| labels.get(c, r)).collect();
+        assert_eq!(set, [(1, classes - 1)]);
+        let mut both = labels.clone();
+        both.append(&labels);
+        assert!(both.cells() == 6 && both.get(4, classes - 1));
+    }
+}
+
+#[test]
+fn transposed_sources() {
+    let sources = Sources {
+        rows: Segments::from_lengths([2, 0, 3]),
+        index: vec![3, 0, 0, 3, 3],
+        weight: vec![1.0, 2.0, 3.0, 4.0, 5.0],
+    };
+    let back = sources.transposed(5);
+    assert_eq!(back.rows.starts, [0, 2, 2, 2, 5, 5]);
+    assert_eq!((back.index, back.weight), (vec![0, 2, 0, 2, 2], vec![2.0, 3.0, 1.0, 4.0, 5.0]));
+    assert!(sources.check("test", 3).is_err() && sources.check("test", 4).is_ok());
+}

@@ -1,0 +1,34 @@
+use crate::support::*;
+use docre::dtype::DType;
+use docre::ops::add;
+use docre::ops::gelu::gelu;
+use docre::ops::linear::linear;
+
+#[test]
+fn accumulate_and_sum() {
+    for n in [0, 1, 7, (1 << 14) - 1, 1 << 14, (1 << 14) + 1] {
+        let device = poisoned(2);
+        let (a, b) = (random(1, n), random(2, n));
+        let want: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        let (ta, tb) = (tensor(&device, DType::F64, &[n], &a), tensor(&device, DType::F64, &[n], &b));
+        assert_same_bits("sum", &add::sum(&ta, &tb).unwrap().to_f64(), &want);
+        let mut into = ta;
+        add::accumulate(&mut into, &tb).unwrap();
+        assert_same_bits("accumulate", &into.to_f64(), &want);
+    }
+}
+
+/// The op's reason to be: a value with three uses, one of them under another shape.
+#[test]
+fn uses_of_one_value_add_up() {
+    let inputs = [activation("x", &[4, 6]), parameter("w", &[6, 6])];
+    let op: Op = &|tape, t| {
+        let a = gelu(tape, &t[0])?;
+        let b = linear(tape, &a, &t[1], None, Some(&a))?;
+        let c = gelu(tape, &a.reshape(&[24])?)?;
+        linear(tape, &b, &t[1], None, Some(&c.reshape(&[4, 6])?))
+    };
+    let device = poisoned(2);
+    let got = run(&device, DType::F64, &inputs, op, 1.0);
+    check_gradients(&device, &inputs, op, &got.grads);
+}

@@ -1,0 +1,41 @@
+use crate::gather::sources;
+use crate::support::*;
+use docre::dtype::DType;
+use docre::layout::{Segments, Sources};
+use docre::ops::entity_pool::entity_pool;
+use std::sync::Arc;
+
+fn plain<T: Plain>(v: &[Vec<T>], s: &Sources, dim: usize) -> Vec<T> {
+    let pool = |range: std::ops::Range<usize>, k: usize| {
+        let x: Vec<T> = range.map(|j| v[0][s.index[j] as usize * dim + k]).collect();
+        match x[..] {
+            [] => T::ZERO,
+            [one] => one,
+            _ => {
+                let top = x.iter().fold(T::NEG_INFINITY, |a, &b| a.max(b));
+                top + x.iter().fold(T::ZERO, |a, &x| a + (x - top).std_exp()).std_ln()
+            }
+        }
+    };
+    s.rows.iter().flat_map(|r| (0..dim).map(move |k| (r.clone(), k))).map(|(r, k)| pool(r, k)).collect()
+}
+
+#[test]
+fn five_checks() {
+    for (lists, rows, dim) in [(0, 3, 4), (1, 1, 1), (7, 9, 5), (42, 20, 96), (22, 40, 768)] {
+        let s = Arc::new(sources(lists, rows));
+        let inputs = [activation("h", &[rows, dim])];
+        check(&inputs, &|tape, t| entity_pool(tape, &t[0], &s), &|v| plain::<f64>(v, &s, dim), &|v| {
+            plain::<f32>(v, &s, dim)
+        });
+    }
+}
+
+#[test]
+fn one_mention_is_copied_and_none_is_zero() {
+    let s = Sources { rows: Segments::from_lengths([1, 0, 2]), index: vec![1, 0, 0], weight: vec![1.0, 0.5, 0.5] };
+    let inputs = [Input { values: vec![1e3, -0.1, 88.5, 1e-30], ..activation("h", &[2, 2]) }];
+    let got = value(&poisoned(1), DType::F64, &inputs, &|tape, t| entity_pool(tape, &t[0], &Arc::new(s.clone())));
+    assert_same_bits("pool", &got[..4], &[88.5, 1e-30, 0.0, 0.0]);
+    assert_close("a row listed twice", &got[4..], &[1e3 + 2f64.ln(), -0.1 + 2f64.ln()], 1e-15);
+}

@@ -1,0 +1,17 @@
+use crate::support::*;
+use docre::ops::gelu::gelu;
+
+fn plain<T: Plain>(v: &[Vec<T>]) -> Vec<T> {
+    let half = T::of(0.5);
+    v[0].iter().map(|&x| half * x * (T::ONE + (x * T::of(std::f64::consts::FRAC_1_SQRT_2)).std_erf())).collect()
+}
+
+#[test]
+fn five_checks() {
+    for shape in [[1, 1], [7, 3], [1, 4095], [2, 2048], [1, 4097], [0, 8]] {
+        let mut x = activation("x", &shape);
+        x.values.iter_mut().for_each(|x| *x *= 3.0);
+        x.values.iter_mut().for_each(|x| *x = f64::from(*x as f32));
+        check(&[x], &|tape, t| gelu(tape, &t[0]), &|v| plain::<f64>(v), &|v| plain::<f32>(v));
+    }
+}

@@ -1,0 +1,67 @@
+use crate::support::*;
+use docre::ops::layernorm::layernorm;
+use docre::rng::Dropout;
+
+const EPS: f64 = 1e-5;
+
+fn plain<T: Plain>(v: &[Vec<T>], dim: usize, branch: bool, drop: Dropout) -> Vec<T> {
+    let (w, b) = (&v[v.len() - 2], &v[v.len() - 1]);
+    let n = T::of(dim as f64);
+    let mut y = Vec::new();
+    for (i, x) in v[0].chunks(dim).enumerate() {
+        let term = |j: usize| if branch { v[1][i * dim + j] * T::of(factor(drop, i * dim + j)) } else { T::ZERO };
+        let s: Vec<T> = (0..dim).map(|j| x[j] + term(j)).collect();
+        let mean = s.iter().fold(T::ZERO, |a, &x| a + x) / n;
+        let var = s.iter().fold(T::ZERO, |a, &x| a + (x - mean) * (x - mean)) / n;
+        let r = T::ONE / (var + T::of(EPS)).sqrt();
+        y.extend((0..dim).map(|j| (s[j] - mean) * r * w[j] + b[j]));
+    }
+    y
+}
+
+fn factor(drop: Dropout, element: usize) -> f64 {
+    if drop.is_off() { 1.0 } else { mask(drop, element) }
+}
+
+fn case(rows: usize, dim: usize, branch: bool, p: f64) {
+    let drop = dropout_of(p);
+    let mut inputs = vec![activation("x", &[rows, dim])];
+    inputs.extend(branch.then(|| activation("branch", &[rows, dim])));
+    inputs.extend([parameter("weight", &[dim]), parameter("bias", &[dim])]);
+    let k = 1 + usize::from(branch);
+    check(
+        &inputs,
+        &|tape, t| layernorm(tape, &t[0], branch.then(|| &t[1]), &t[k], &t[k + 1], EPS, drop),
+        &|v| plain::<f64>(v, dim, branch, drop),
+        &|v| plain::<f32>(v, dim, branch, drop),
+    );
+}
+
+#[test]
+fn five_checks() {
+    for (rows, dim) in [(0, 8), (1, 7), (7, 31), (63, 32), (64, 33), (65, 96), (22, 768)] {
+        case(rows, dim, false, 0.0);
+        case(rows, dim, true, 0.0);
+        case(rows, dim, true, 0.1);
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone() {
+    let inputs = [activation("x", &[300, 96]), parameter("weight", &[96]), parameter("bias", &[96])];
+    let op: Op = &|tape, t| layernorm(tape, &t[0], None, &t[1], &t[2], EPS, dropout_of(0.0));
+    check_rows_alone(&inputs, &[0], op, &[0, 1, 169, 170, 299]);
+}
+
+/// A large mean: one-pass statistics would lose all digits here.
+#[test]
+fn statistics_survive_a_large_mean() {
+    let mut inputs = [activation("x", &[3, 64]), parameter("weight", &[64]), parameter("bias", &[64])];
+    inputs[0].values.iter_mut().for_each(|x| *x = f64::from((*x + 4096.0) as f32));
+    let drop = dropout_of(0.0);
+    let op: Op = &|tape, t| layernorm(tape, &t[0], None, &t[1], &t[2], EPS, drop);
+    let got = value(&poisoned(2), docre::dtype::DType::F32, &inputs, op);
+    let exact: Vec<Vec<f64>> = inputs.iter().map(|i| i.values.clone()).collect();
+    // The mean itself is rounded to 2^-24 of 4096.
+    assert_close("layernorm", &got, &plain::<f64>(&exact, 64, false, drop), 2e-3);
+}

@@ -1,0 +1,173 @@
+use crate::support::*;
+use docre::dtype::DType;
+use docre::layout::Labels;
+use docre::ops::loss::{Distillation, Objective, Teacher, loss, predict};
+use docre::tensor::Tensor;
+
+const OBJECTIVES: [Objective; 6] = [
+    Objective::AdaptiveFocal { gamma: 1.0, released: true },
+    Objective::AdaptiveFocal { gamma: 1.0, released: false },
+    Objective::AdaptiveFocal { gamma: 2.5, released: true },
+    Objective::AdaptiveThreshold,
+    Objective::BalancedSoftmax,
+    Objective::Atgl { alpha: 2.0 },
+];
+
+/// Cells with 0, 1, 2 and, where there are few classes, all relations.
+fn labels(cells: usize, classes: usize) -> Labels {
+    let mut labels = Labels::new(cells, classes);
+    for cell in 0..cells {
+        (0..cell % 4).filter(|_| classes > 1).for_each(|i| labels.set(cell, 1 + (cell * 7 + i * 41) % (classes - 1)));
+    }
+    labels
+}
+
+fn logsumexp<T: Plain>(l: &[T], of: &dyn Fn(usize) -> bool) -> T {
+    let some: Vec<T> = (0..l.len()).filter(|&r| of(r)).map(|r| l[r]).collect();
+    let top = some.iter().fold(T::NEG_INFINITY, |a, &b| a.max(b));
+    top + some.iter().fold(T::ZERO, |a, &x| a + (x - top).std_exp()).std_ln()
+}
+
+/// The formulas of spec §5, class by class.
+fn cell<T: Plain>(l: &[T], gold: &dyn Fn(usize) -> bool, objective: Objective) -> T {
+    let threshold = logsumexp(l, &|r| !gold(r)) - l[0];
+    let gold_sum = |f: &dyn Fn(T) -> T| (1..l.len()).filter(|&r| gold(r)).fold(T::ZERO, |a, r| a + f(l[r]));
+    match objective {
+        Objective::AdaptiveFocal { gamma, released } => {
+            threshold
+                + gold_sum(&|x| {
+                    let p = T::ONE / (T::ONE + (l[0] - x).std_exp());
+                    let power = (T::of(gamma) * (T::ONE - p).std_ln()).std_exp();
+                    -(T::of(f64::from(u8::from(released))) + power) * p.std_ln()
+                })
+        }
+        Objective::AdaptiveThreshold => threshold + gold_sum(&|x| logsumexp(l, &|r| r == 0 || gold(r)) - x),
+        Objective::BalancedSoftmax => threshold + (T::ONE + gold_sum(&|x| (l[0] - x).std_exp())).std_ln(),
+        Objective::Atgl { alpha } => {
+            let all = logsumexp(l, &|_| true);
+            all - l[0] + gold_sum(&|x| T::of(alpha) * (all - x))
+        }
+    }
+}
+
+fn distilled<T: Plain>(l: &[T], t: &[T], kind: Distillation) -> T {
+    let (log_l, log_t) = (logsumexp(l, &|_| true), logsumexp(t, &|_| true));
+    let term = |r: usize| match kind {
+        Distillation::Mse => (l[r] - t[r]) * (l[r] - t[r]) / T::of(l.len() as f64),
+        Distillation::Kl => (t[r] - log_t).std_exp() * (t[r] - log_t - l[r] + log_l),
+    };
+    (0..l.len()).fold(T::ZERO, |a, r| a + term(r))
+}
+
+struct Case {
+    cells: usize,
+    classes: usize,
+    objective: Objective,
+    teacher: Option<(Vec<f64>, f64, Distillation)>,
+}
+
+impl Case {
+    fn plain<T: Plain>(&self, v: &[Vec<T>]) -> Vec<T> {
+        let labels = labels(self.cells, self.classes);
+        let rows = v[0].chunks(self.classes).enumerate();
+        let total = rows.fold(T::ZERO, |sum, (i, l)| {
+            let extra = self.teacher.as_ref().map_or(T::ZERO, |(t, weight, kind)| {
+                let t: Vec<T> = t[i * self.classes..][..self.classes].iter().map(|&x| T::of(x)).collect();
+                T::of(*weight) * distilled(l, &t, *kind)
+            });
+            sum + cell(l, &|r| labels.get(i, r), self.objective) + extra
+        });
+        vec![total / T::of(self.denominator() as f64)]
+    }
+    /// Not the number of rows: a part of a split batch.
+    fn denominator(&self) -> usize {
+        self.cells + 3
+    }
+    fn check(&self) {
+        let labels = labels(self.cells, self.classes);
+        let mut x = activation("logits", &[self.cells, self.classes]);
+        x.values.iter_mut().for_each(|x| *x *= 2.0);
+        check(
+            &[x],
+            &|tape, t| {
+                let teacher = self.teacher.as_ref().map(|(values, weight, kind)| Teacher {
+                    logits: tensor(t[0].device(), t[0].dtype(), t[0].shape(), values),
+                    weight: *weight,
+                    kind: *kind,
+                });
+                let got = loss(tape, &t[0], &labels, self.objective, teacher.as_ref(), self.denominator())?;
+                let total = got.objective + teacher.map_or(0.0, |t| t.weight) * got.distillation;
+                Tensor::from_vec(t[0].device(), "test", &[1], vec![total])
+            },
+            &|v| self.plain::<f64>(v),
+            &|v| self.plain::<f32>(v),
+        );
+    }
+}
+
+#[test]
+fn five_checks() {
+    for objective in OBJECTIVES {
+        for (cells, classes) in [(0, 5), (1, 1), (1, 2), (7, 2), (63, 5), (64, 64), (65, 65), (42, 97)] {
+            Case { cells, classes, objective, teacher: None }.check();
+        }
+    }
+}
+
+#[test]
+fn five_checks_with_a_teacher() {
+    for kind in [Distillation::Mse, Distillation::Kl] {
+        for (cells, classes) in [(1, 2), (7, 33), (66, 97)] {
+            let teacher = Some((random(5, cells * classes), 0.75, kind));
+            Case { cells, classes, objective: OBJECTIVES[0], teacher }.check();
+        }
+    }
+}
+
+#[test]
+fn an_all_zero_cell_costs_ln_r_and_extreme_logits_stay_finite() {
+    let device = poisoned(2);
+    for objective in OBJECTIVES {
+        let zero = tensor(&device, DType::F32, &[1, 97], &[0.0; 97]);
+        let got = loss(&mut docre::tape::Tape::inference(), &zero, &Labels::new(1, 97), objective, None, 1).unwrap();
+        assert!((got.objective - 97f64.ln()).abs() <= 1e-6, "{objective:?}: {got:?}");
+        for sign in [1.0, -1.0] {
+            let far = Input { values: vec![0.0, 3e4 * sign, -3e4 * sign], ..activation("logits", &[1, 3]) };
+            let mut labels = Labels::new(1, 3);
+            labels.set(0, 1);
+            let got = run(
+                &device,
+                DType::F32,
+                &[far],
+                &|tape, t| {
+                    let got = loss(tape, &t[0], &labels, objective, None, 1)?;
+                    Tensor::from_vec(t[0].device(), "test", &[1], vec![got.objective])
+                },
+                0.0,
+            );
+            assert!(got.value[0].is_finite() && got.grads[0].iter().all(|g| g.is_finite()), "{objective:?}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn prediction() {
+    let device = poisoned(1);
+    let logits = tensor(
+        &device,
+        DType::F32,
+        &[4, 5],
+        &[
+            0.0, 1.0, 3.0, 2.0, 4.0, // all above TH
+            2.0, 2.0, 1.0, 0.0, 2.5, // a tie with TH is not above it
+            0.0, 0.0, 0.0, 0.0, 0.0, // NA
+            0.0, 1.0, 1.0, 1.0, 1.0, // ties: lower classes first
+        ],
+    );
+    let classes = |k: usize| -> Vec<Vec<u32>> {
+        predict(&logits, k).iter().map(|row| row.iter().map(|&(class, _)| class).collect()).collect()
+    };
+    assert_eq!(classes(2), [vec![4, 2], vec![4], vec![], vec![1, 2]]);
+    assert_eq!(classes(usize::MAX), [vec![4, 2, 3, 1], vec![4], vec![], vec![1, 2, 3, 4]]);
+    assert_eq!(predict(&logits, 1)[1], [(4, 0.5)]);
+}

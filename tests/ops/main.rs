@@ -1,0 +1,14 @@
+//! The five checks of every op (`support` says what they are), one file an op.
+
+mod add;
+mod dropout;
+mod embedding;
+mod entity_pool;
+mod gather;
+mod gelu;
+mod layernorm;
+mod linear;
+mod loss;
+mod optim;
+mod pair_combine;
+mod support;
