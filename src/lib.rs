@@ -2,4 +2,5 @@
 pub mod data;
 pub mod error;
 pub mod layout;
+pub mod metrics;
 pub use error::{Error, Result};
