@@ -19,7 +19,8 @@ fn document(title: &str, entities: &[&[(usize, &str)]], labels: &[(usize, usize,
         mentions: mentions.iter().map(mention).collect(),
         ..Entity::default()
     };
-    let label = |&(head, tail, r): &(usize, usize, &str)| Label { head, tail, relation: r.to_string(), evidence: vec![] };
+    let label =
+        |&(head, tail, r): &(usize, usize, &str)| Label { head, tail, relation: r.to_string(), evidence: vec![] };
     Document {
         id: title.to_string(),
         title: title.to_string(),
@@ -33,7 +34,11 @@ fn document(title: &str, entities: &[&[(usize, &str)]], labels: &[(usize, usize,
 
 /// Entities 0 and 1 share sentence 0, 2 stands alone in sentence 1.
 fn small() -> Document {
-    document("A", &[&[(0, "Ada"), (2, "Lady")], &[(0, "Rome")], &[(1, "Oslo")]], &[(0, 1, "P17"), (0, 2, "P6"), (0, 1, "P17")])
+    document(
+        "A",
+        &[&[(0, "Ada"), (2, "Lady")], &[(0, "Rome")], &[(1, "Oslo")]],
+        &[(0, 1, "P17"), (0, 2, "P6"), (0, 1, "P17")],
+    )
 }
 
 fn near(a: f64, b: f64) -> bool {
@@ -244,7 +249,9 @@ fn plain(documents: &[Document], predictions: &[Row], facts: &HashSet<(String, S
         document.entities[e].mentions.iter().map(|m| m.name.clone()).collect::<Vec<_>>()
     };
     let known = |row: &Row| {
-        names(row, row.1).iter().any(|h| names(row, row.2).iter().any(|t| facts.contains(&(h.clone(), t.clone(), row.3.clone()))))
+        names(row, row.1)
+            .iter()
+            .any(|h| names(row, row.2).iter().any(|t| facts.contains(&(h.clone(), t.clone(), row.3.clone()))))
     };
     let intra = |row: &Row| {
         find(row).filter(|d| row.1.max(row.2) < d.entities.len()).is_some_and(|d| {
@@ -285,7 +292,14 @@ fn a_second_program_agrees_on_random_inputs() {
             documents.push(document(&format!("t{d}"), &slices, &labels));
         }
         let predictions: Vec<Row> = (0..random.below(30))
-            .map(|_| (format!("t{}", random.below(5)), random.below(5), random.below(5), RELATIONS[random.below(3)].to_string()))
+            .map(|_| {
+                (
+                    format!("t{}", random.below(5)),
+                    random.below(5),
+                    random.below(5),
+                    RELATIONS[random.below(3)].to_string(),
+                )
+            })
             .collect();
         let mut known = HashSet::new();
         let mut facts = Facts::default();
@@ -316,7 +330,10 @@ fn the_type_pair_baseline_counts_pairs() {
     let one = [(0, "n")];
     let mut train = Gold::default();
     // PER -> LOC: P1 twice in two pairs, P2 once; LOC -> PER: P3 once in two pairs.
-    train.add(&kinds(document("A", &[&one, &one, &one], &[(0, 1, "P1"), (0, 2, "P1"), (0, 2, "P2"), (1, 0, "P3")]), &["PER", "LOC", "LOC"]));
+    train.add(&kinds(
+        document("A", &[&one, &one, &one], &[(0, 1, "P1"), (0, 2, "P1"), (0, 2, "P2"), (1, 0, "P3")]),
+        &["PER", "LOC", "LOC"],
+    ));
     let mut dev = Gold::default();
     dev.add(&kinds(document("B", &[&one, &one], &[(0, 1, "P1")]), &["PER", "LOC"]));
     let baseline = type_pair_baseline(&train, &dev);
@@ -342,6 +359,9 @@ fn real_baseline() {
     };
     let (train, dev) = (read("fit450.json"), read("tune50.json"));
     assert_eq!(train.facts() + dev.facts(), 17284);
+    let mut facts = Facts::default();
+    facts.read(&std::path::Path::new(&folder).join("docred/train_facts.json")).unwrap();
+    assert_eq!(facts.len(), 52293);
     let baseline = type_pair_baseline(&train, &dev);
     eprintln!("always {:.2}, cut {:.2} at share {:.4}", baseline.always.f1, baseline.cut.f1, baseline.share);
     assert!((5.0..12.0).contains(&baseline.always.f1) && (15.0..23.0).contains(&baseline.cut.f1));

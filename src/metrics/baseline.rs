@@ -54,7 +54,8 @@ impl TypePairs {
         let (mut correct, mut predicted) = (0, 0);
         for document in &gold.documents {
             each_pair(document, |h, t, types| {
-                let rule = self.rules.get(&(types.0.to_string(), types.1.to_string())).filter(|rule| rule.share >= share);
+                let rule =
+                    self.rules.get(&(types.0.to_string(), types.1.to_string())).filter(|rule| rule.share >= share);
                 let Some(rule) = rule else { return };
                 predicted += 1;
                 let hit = gold.relations.get(&rule.relation).is_some_and(|r| document.facts.contains_key(&(h, t, r)));

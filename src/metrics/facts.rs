@@ -23,7 +23,7 @@ impl Facts {
         let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
         let mut frames = Frames::open(file, None)?;
         let shape = frames.shape();
-        while let Some((position, frame)) = frames.next() {
+        while let Some((position, frame)) = frames.next_frame() {
             let root = format!("$[{}]", position.index);
             let read = frame.and_then(|json| match shape {
                 Shape::Array => self.read_one(json, &root),
@@ -52,7 +52,8 @@ impl Facts {
 
     pub fn add_document(&mut self, document: &Document) {
         for label in document.gold() {
-            let (Some(head), Some(tail)) = (document.entities.get(label.head), document.entities.get(label.tail)) else {
+            let (Some(head), Some(tail)) = (document.entities.get(label.head), document.entities.get(label.tail))
+            else {
                 continue;
             };
             for h in &head.mentions {

@@ -126,7 +126,7 @@ impl Evaluator {
         let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
         let mut frames = Frames::open(file, None)?;
         let shape = frames.shape();
-        while let Some((position, frame)) = frames.next() {
+        while let Some((position, frame)) = frames.next_frame() {
             let read = frame.and_then(|json| match shape {
                 Shape::Array => self.read_row(json, &format!("$[{}]", position.index)),
                 Shape::Lines => self.read_line(json).map_err(|e| e.context(format!("line {}", position.line))),
@@ -242,7 +242,7 @@ impl Tally {
         let name = |r: &str| model.and_then(|m| m.name(m.id(r)?)).map(str::to_string);
         let one = |(r, &n): (&String, &Counts)| RelationScore { r: r.clone(), name: name(r), score: score(n) };
         let mut relations: Vec<RelationScore> = self.relations.iter().map(one).collect();
-        relations.sort_by(|a, b| b.score.gold.cmp(&a.score.gold));
+        relations.sort_by_key(|r| std::cmp::Reverse(r.score.gold));
         let unknown = |r: &&RelationScore| r.score.gold > 0 && model.is_some_and(|m| m.id(&r.r).is_none());
         let in_gold = || relations.iter().filter(|r| r.score.gold > 0);
         Report {

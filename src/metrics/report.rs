@@ -94,7 +94,10 @@ impl fmt::Display for Report {
             write_row(f, name, &score)?;
         }
         if let (Some(f1), Some(precision), Some(known)) = (self.ign_f1, self.ign_precision, self.in_train) {
-            writeln!(f, "Ign F1 {f1:.2} (precision {precision:.2}; {known} correct triples are facts of the training set)")?;
+            writeln!(
+                f,
+                "Ign F1 {f1:.2} (precision {precision:.2}; {known} correct triples are facts of the training set)"
+            )?;
         }
         let [low, high] = self.f1_interval;
         writeln!(f, "F1 between {low:.2} and {high:.2} in 95 % of bootstrap samples of the documents")?;
