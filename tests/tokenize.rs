@@ -104,14 +104,18 @@ fn byte_pairs_have_no_space_in_front() {
     }
 }
 
-#[test]
-fn unigrams_keep_their_mark() {
+fn unigram() -> String {
     let vocab = r#"[["<s>",0.0],["<pad>",0.0],["</s>",0.0],["<unk>",0.0],["*",-1.0],["▁ada",-2.0],["▁",-3.0],["s",-4.0],["▁love",-2.0],["lace",-2.5]]"#;
-    let file = format!(
+    format!(
         r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
         "pre_tokenizer":{{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}},
         "post_processor":null,"decoder":null,"model":{{"type":"Unigram","unk_id":3,"vocab":{vocab},"byte_fallback":false}}}}"#
-    );
+    )
+}
+
+#[test]
+fn unigrams_keep_their_mark() {
+    let file = unigram();
     let tokenizer = Tokenizer::from_bytes(file.as_bytes()).unwrap();
     assert_eq!(tokenizer.family(), Family::Unigram);
     let encoded = tokenizer.encode(&document(&["ada", "lovelace", "s"], &[&[(0, 1)]])).unwrap();
@@ -208,6 +212,48 @@ fn inventories_keep_their_order_and_refuse_holes() {
     }
     let named = Relations::from_names(["b", "a", "b", "NA"].map(str::to_string));
     assert_eq!(named.codes(), ["Na", "a", "b"]);
+}
+
+/// 500 mutations of each kind of file (DOCRE_MUTATIONS for the soak): loaded and used, or refused.
+#[test]
+fn mutations_never_crash() {
+    let count: usize = std::env::var("DOCRE_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(1500);
+    let files = [word_piece(&BERT), byte_level(true), unigram()];
+    let mut state = 0x5eed_u64;
+    let mut below = |n: usize| {
+        // xorshift64*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
+    };
+    const SPICE: [&str; 10] = ["[", "}", ",", "\"", "-1", "4294967295", "null", "true", "\\u0000", "\"\""];
+    let (mut loaded, mut refused) = (0, 0);
+    for i in 0..count {
+        let mut bytes = files[i % 3].clone().into_bytes();
+        for _ in 0..1 + below(3) {
+            let at = below(bytes.len());
+            match below(4) {
+                0 => bytes[at] = below(256) as u8,
+                1 => drop(bytes.splice(at..at, SPICE[below(10)].bytes())),
+                2 => drop(bytes.drain(at..(at + below(12)).min(bytes.len()))),
+                _ => bytes[at] = b'0' + below(10) as u8,
+            }
+        }
+        match Tokenizer::from_bytes(&bytes) {
+            Err(error) => {
+                assert_eq!(error.code(), "E-TOKENIZER");
+                assert_eq!(error.to_string().lines().count(), 1, "{error}");
+                refused += 1;
+            }
+            Ok(tokenizer) => {
+                let _ = tokenizer.encode(&document(&["Lovelace", "", "é!", "*", "ada"], &[&[(0, 2)], &[(1, 4)]]));
+                loaded += 1;
+            }
+        }
+    }
+    eprintln!("{loaded} tokenizers loaded, {refused} refused");
+    assert!(loaded > count / 40 && refused > count / 4, "{loaded} loaded, {refused} refused");
 }
 
 /// With a real vocabulary (DOCRE_TOKENIZER) over real documents: lengths of the data's README, and speed.
