@@ -7,6 +7,7 @@ pub mod dtype;
 pub mod error;
 pub mod extract;
 pub mod layout;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod rng;

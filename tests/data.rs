@@ -173,7 +173,11 @@ fn jsonl_faults_say_where() {
         (r#""entities":[],"tokens":[[0,5]],"sentences":[[0,2],[2,5]]"#.into(), "E-SENTENCE", "$.sentences[0]"),
         (r#""entities":[],"sentences":[[0,3],[2,5]]"#.into(), "E-SENTENCE", "$.sentences[1]"),
         (r#""entities":[{"id":"a","mentions":[]},{"id":"a","mentions":[]}]"#.into(), "E-ENTITY", "$.entities[1].id"),
-        (r#""entities":[{"id":"a","mentions":[]}],"labels":[{"h":"a","t":"z","r":"P1"}]"#.into(), "E-LABEL", "$.labels[0].t"),
+        (
+            r#""entities":[{"id":"a","mentions":[]}],"labels":[{"h":"a","t":"z","r":"P1"}]"#.into(),
+            "E-LABEL",
+            "$.labels[0].t",
+        ),
         (
             r#""entities":[{"id":"a","mentions":[]}],"labels":[{"h":"a","t":"a","r":"P1","evidence":[0]}]"#.into(),
             "E-SENTENCE",
@@ -274,7 +278,19 @@ impl Random {
 
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     const SPICE: [&[u8]; 14] = [
-        b"[", b"]", b"{", b"}", b",", b"\"", b"-1", b"1e999", b"99999999999999999999", b"null", b"\\u0000", b"\xff", b"\n",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b",",
+        b"\"",
+        b"-1",
+        b"1e999",
+        b"99999999999999999999",
+        b"null",
+        b"\\u0000",
+        b"\xff",
+        b"\n",
         b"\\",
     ];
     for _ in 0..1 + random.below(4) {
@@ -334,7 +350,9 @@ fn real(file: &str) -> Option<std::path::PathBuf> {
 
 #[test]
 fn real_documents_survive_both_ways() {
-    for (file, count) in [("redocred/fit450.json", 450), ("redocred/tune50.json", 50), ("docred/unlabelled999.json", 999)] {
+    for (file, count) in
+        [("redocred/fit450.json", 450), ("redocred/tune50.json", 50), ("docred/unlabelled999.json", 999)]
+    {
         let Some(path) = real(file) else { return };
         let all: Vec<Document> = data::open(path, Options::default()).unwrap().map(Result::unwrap).collect();
         assert_eq!(all.len(), count);

@@ -6,7 +6,8 @@ use docre::layout::Segments;
 
 fn document(tokens: &[&str], mentions: &[&[(usize, usize)]]) -> Document {
     let mention = |&(a, b): &(usize, usize)| Mention { tokens: Span::new(a, b), ..Mention::default() };
-    let entity = |spans: &&[(usize, usize)]| Entity { mentions: spans.iter().map(mention).collect(), ..Entity::default() };
+    let entity =
+        |spans: &&[(usize, usize)]| Entity { mentions: spans.iter().map(mention).collect(), ..Entity::default() };
     Document {
         id: "d".to_string(),
         tokens: tokens.iter().map(|t| t.to_string()).collect(),
@@ -56,7 +57,8 @@ fn word_pieces_stand_between_cls_and_sep() {
 fn mentions_share_markers() {
     let tokenizer = bert();
     // Two mentions of one entity at one start count twice; nested mentions share what they can.
-    let encoded = tokenizer.encode(&document(&["ada", "born", "ada"], &[&[(0, 1), (0, 3)], &[(1, 3), (2, 3)]])).unwrap();
+    let encoded =
+        tokenizer.encode(&document(&["ada", "born", "ada"], &[&[(0, 1), (0, 3)], &[(1, 3), (2, 3)]])).unwrap();
     // [CLS] * ada * * born * ada * [SEP]
     assert_eq!(encoded.ids, [2, 4, 5, 4, 4, 8, 4, 5, 4, 3]);
     assert_eq!(encoded.mentions, [vec![1, 1], vec![4, 6]]);
@@ -102,14 +104,18 @@ fn byte_pairs_have_no_space_in_front() {
     }
 }
 
-#[test]
-fn unigrams_keep_their_mark() {
+fn unigram() -> String {
     let vocab = r#"[["<s>",0.0],["<pad>",0.0],["</s>",0.0],["<unk>",0.0],["*",-1.0],["▁ada",-2.0],["▁",-3.0],["s",-4.0],["▁love",-2.0],["lace",-2.5]]"#;
-    let file = format!(
+    format!(
         r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
         "pre_tokenizer":{{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}},
         "post_processor":null,"decoder":null,"model":{{"type":"Unigram","unk_id":3,"vocab":{vocab},"byte_fallback":false}}}}"#
-    );
+    )
+}
+
+#[test]
+fn unigrams_keep_their_mark() {
+    let file = unigram();
     let tokenizer = Tokenizer::from_bytes(file.as_bytes()).unwrap();
     assert_eq!(tokenizer.family(), Family::Unigram);
     let encoded = tokenizer.encode(&document(&["ada", "lovelace", "s"], &[&[(0, 1)]])).unwrap();
@@ -133,7 +139,9 @@ fn damaged_files_are_refused_not_crashed_on() {
     for end in (0..good.len()).step_by(7).filter(|&end| good.is_char_boundary(end)) {
         assert!(Tokenizer::from_bytes(&good.as_bytes()[..end]).is_err());
     }
-    for (from, to) in [("\"a d\"", "\"a\""), ("\"a d\"", "\"z z\""), ("BPE", "Unigram"), (":0,", ":4294967295,"), ("\"Ġ ad\"", "7")] {
+    for (from, to) in
+        [("\"a d\"", "\"a\""), ("\"a d\"", "\"z z\""), ("BPE", "Unigram"), (":0,", ":4294967295,"), ("\"Ġ ad\"", "7")]
+    {
         if let Ok(tokenizer) = Tokenizer::from_bytes(good.replace(from, to).as_bytes()) {
             let _ = tokenizer.encode(&document(&["ad", "é"], &[&[(0, 1)]]));
         }
@@ -143,7 +151,8 @@ fn damaged_files_are_refused_not_crashed_on() {
 #[test]
 fn labels_become_bits_for_any_number_of_classes() {
     for classes in [2, 97, 128, 300] {
-        let codes: Vec<String> = (0..classes).map(|i| if i == 0 { "Na".to_string() } else { format!("P{i}") }).collect();
+        let codes: Vec<String> =
+            (0..classes).map(|i| if i == 0 { "Na".to_string() } else { format!("P{i}") }).collect();
         let relations = Relations::from_codes(codes).unwrap();
         let mut document = document(&["a", "b"], &[&[(0, 1)], &[(1, 2)], &[]]);
         let last = format!("P{}", classes - 1);
@@ -151,8 +160,10 @@ fn labels_become_bits_for_any_number_of_classes() {
         document.labels = Some(vec![label(0, 2, &last), label(2, 1, "P1"), label(2, 1, &last), label(0, 1, "NA")]);
         let (bits, skipped) = relations.encode(&document, Unknown::Error).unwrap();
         assert_eq!((bits.cells(), bits.classes, skipped), (9, classes, 0));
-        let set: Vec<(usize, usize)> =
-            (0..9).flat_map(|cell| (0..classes).map(move |r| (cell, r))).filter(|&(cell, r)| bits.get(cell, r)).collect();
+        let set: Vec<(usize, usize)> = (0..9)
+            .flat_map(|cell| (0..classes).map(move |r| (cell, r)))
+            .filter(|&(cell, r)| bits.get(cell, r))
+            .collect();
         let mut want = vec![(2, classes - 1), (7, 1), (7, classes - 1)];
         want.dedup();
         assert_eq!(set, want);
@@ -179,10 +190,20 @@ fn inventories_keep_their_order_and_refuse_holes() {
     assert_eq!(relations.nearest("countri"), Some("P17"));
     relations.save(&folder.path().join("relations.json")).unwrap();
     let text = std::fs::read_to_string(folder.path().join("relations.json")).unwrap();
-    assert_eq!(text, "[{\"id\":0,\"r\":\"Na\"},\n{\"id\":1,\"r\":\"P17\",\"name\":\"country\"},\n{\"id\":2,\"r\":\"P5\"}]\n");
+    assert_eq!(
+        text,
+        "[{\"id\":0,\"r\":\"Na\"},\n{\"id\":1,\"r\":\"P17\",\"name\":\"country\"},\n{\"id\":2,\"r\":\"P5\"}]\n"
+    );
     let loaded = Relations::load(&folder.path().join("relations.json")).unwrap();
     assert!(loaded == relations && loaded.name(1) == Some("country"));
-    for bad in [r#"{"Na":0,"P1":2}"#, r#"{"Na":0,"P1":0}"#, r#"{"Na":0,"P1":-1}"#, r#"{"Na":1,"P1":0}"#, r#"{}"#, r#"{"Na":0,"na":1}"#] {
+    for bad in [
+        r#"{"Na":0,"P1":2}"#,
+        r#"{"Na":0,"P1":0}"#,
+        r#"{"Na":0,"P1":-1}"#,
+        r#"{"Na":1,"P1":0}"#,
+        r#"{}"#,
+        r#"{"Na":0,"na":1}"#,
+    ] {
         assert_eq!(Relations::read_rel2id(&file("c", bad)).unwrap_err().code(), "E-RELATION", "{bad}");
     }
     assert_eq!(Relations::read_rel2id(&file("c", "[")).unwrap_err().code(), "E-JSON");
@@ -193,10 +214,53 @@ fn inventories_keep_their_order_and_refuse_holes() {
     assert_eq!(named.codes(), ["Na", "a", "b"]);
 }
 
+/// 500 mutations of each kind of file (DOCRE_MUTATIONS for the soak): loaded and used, or refused.
+#[test]
+fn mutations_never_crash() {
+    let count: usize = std::env::var("DOCRE_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(1500);
+    let files = [word_piece(&BERT), byte_level(true), unigram()];
+    let mut state = 0x5eed_u64;
+    let mut below = |n: usize| {
+        // xorshift64*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
+    };
+    const SPICE: [&str; 10] = ["[", "}", ",", "\"", "-1", "4294967295", "null", "true", "\\u0000", "\"\""];
+    let (mut loaded, mut refused) = (0, 0);
+    for i in 0..count {
+        let mut bytes = files[i % 3].clone().into_bytes();
+        for _ in 0..1 + below(3) {
+            let at = below(bytes.len());
+            match below(4) {
+                0 => bytes[at] = below(256) as u8,
+                1 => drop(bytes.splice(at..at, SPICE[below(10)].bytes())),
+                2 => drop(bytes.drain(at..(at + below(12)).min(bytes.len()))),
+                _ => bytes[at] = b'0' + below(10) as u8,
+            }
+        }
+        match Tokenizer::from_bytes(&bytes) {
+            Err(error) => {
+                assert_eq!(error.code(), "E-TOKENIZER");
+                assert_eq!(error.to_string().lines().count(), 1, "{error}");
+                refused += 1;
+            }
+            Ok(tokenizer) => {
+                let _ = tokenizer.encode(&document(&["Lovelace", "", "é!", "*", "ada"], &[&[(0, 2)], &[(1, 4)]]));
+                loaded += 1;
+            }
+        }
+    }
+    eprintln!("{loaded} tokenizers loaded, {refused} refused");
+    assert!(loaded > count / 40 && refused > count / 4, "{loaded} loaded, {refused} refused");
+}
+
 /// With a real vocabulary (DOCRE_TOKENIZER) over real documents: lengths of the data's README, and speed.
 #[test]
 fn real_documents_have_the_known_lengths() {
-    let (Some(tokenizer), Some(data)) = (std::env::var_os("DOCRE_TOKENIZER"), std::env::var_os("DOCRE_DATA_DIR")) else {
+    let (Some(tokenizer), Some(data)) = (std::env::var_os("DOCRE_TOKENIZER"), std::env::var_os("DOCRE_DATA_DIR"))
+    else {
         eprintln!("SKIPPED: set DOCRE_TOKENIZER (MiniLM's folder) and DOCRE_DATA_DIR");
         return;
     };

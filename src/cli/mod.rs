@@ -1,5 +1,6 @@
 //! Commands: one file each, all of the same shape: an `Args` struct and `run(args) -> Result<exit code>`.
 
+pub mod check;
 pub mod progress;
 pub mod train;
 
@@ -18,6 +19,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(train::TrainArgs),
+    Check(check::CheckArgs),
 }
 
 /// Parses, runs, reports: the whole program.
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<u8> {
     match command {
         Command::Train(args) => train::run(&args),
+        Command::Check(args) => check::run(&args),
     }
 }
 

@@ -4,7 +4,7 @@
 //! ids `e0`, `e1`, … Keys that are not listed here (`global_pos`, `index`) are passed over.
 
 use super::capped::Capped;
-use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, Mention, Span};
+use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, Mention, Span};
 use super::place::json_error;
 use crate::error::{Error, Result};
 use crate::layout::Segments;
@@ -17,7 +17,7 @@ struct RawDocument {
     title: String,
     sents: Sentences,
     #[serde(rename = "vertexSet")]
-    entities: Capped<Capped<RawMention, MAX_ITEMS>, MAX_ENTITIES>,
+    entities: Capped<Capped<RawMention, MAX_MENTIONS>, MAX_ENTITIES>,
     labels: Option<Capped<RawLabel, MAX_ITEMS>>,
 }
 
@@ -76,13 +76,12 @@ impl<'de> Deserialize<'de> for Sentences {
 pub fn parse(json: &[u8], root: &str) -> Result<Document> {
     let raw: RawDocument = serde_json::from_slice(json).map_err(|e| json_error(&e, json, root))?;
     let mentions: usize = raw.entities.0.iter().map(|e| e.0.len()).sum();
-    if mentions > MAX_ITEMS {
-        let what = format!("{mentions} mentions, at most {MAX_ITEMS} are read");
+    if mentions > MAX_MENTIONS {
+        let what = format!("{mentions} mentions, at most {MAX_MENTIONS} are read");
         return Err(Error::data("E-SIZE", what).at(format!("{root}.vertexSet")));
     }
     let Sentences { tokens, segments: sentences } = raw.sents;
-    let mut document =
-        Document { id: raw.title.clone(), title: raw.title, tokens, sentences, ..Document::default() };
+    let mut document = Document { id: raw.title.clone(), title: raw.title, tokens, sentences, ..Document::default() };
     for (e, raw) in raw.entities.0.into_iter().enumerate() {
         let entity = read_entity(&document, e, raw.0, root)?;
         document.entities.push(entity);

@@ -3,9 +3,11 @@
 use crate::error::{Error, Result};
 use crate::layout::Segments;
 
-/// Most tokens, mentions or labels of one document: 400 times the longest of Re-DocRED. A bound on
-/// memory against hostile files; a document past it is refused by name, never cut.
+/// Most tokens or labels of one document: 400 times the longest of Re-DocRED. A bound on memory against
+/// hostile files; a document past it is refused by name, never cut.
 pub const MAX_ITEMS: usize = 1 << 18;
+/// Most mentions of one document, for the same reason: they are the largest items.
+pub const MAX_MENTIONS: usize = 1 << 17;
 /// Most entities of one document: their 268 million cells times 97 logits would need 104 GB.
 pub const MAX_ENTITIES: usize = 1 << 14;
 

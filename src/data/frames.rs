@@ -131,7 +131,7 @@ impl Frames {
 
     /// The bytes of the next document. After an error go on: the next call gives the next document, or
     /// `None` where the file is too broken to find one.
-    pub fn next(&mut self) -> Option<(Position, Result<&[u8]>)> {
+    pub fn next_frame(&mut self) -> Option<(Position, Result<&[u8]>)> {
         if self.state == State::Ended {
             return None;
         }

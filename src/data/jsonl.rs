@@ -9,7 +9,7 @@
 //! mention or sentence; without sentences it is one sentence.
 
 use super::capped::Capped;
-use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, Mention, Span, Text};
+use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, Mention, Span, Text};
 use super::offsets::{Offsets, Place, Unit};
 use super::place::{clip, json_error};
 use super::split::split;
@@ -41,7 +41,7 @@ struct RawEntity {
     #[serde(rename = "type", default)]
     kind: String,
     kb: Option<String>,
-    mentions: Capped<RawMention, MAX_ITEMS>,
+    mentions: Capped<RawMention, MAX_MENTIONS>,
 }
 
 #[derive(Deserialize)]
@@ -74,8 +74,10 @@ pub fn parse(json: &[u8], number: usize, unit: Unit) -> Result<Document> {
         return Err(Error::data("E-JSON", format!("schema {:?}, not {SCHEMA}", clip(&schema, 40))).at("$.schema"));
     }
     let count: usize = raw.entities.0.iter().map(|e| e.mentions.0.len()).sum();
-    if count > MAX_ITEMS {
-        return Err(Error::data("E-SIZE", format!("{count} mentions, at most {MAX_ITEMS} are read")).at("$.entities"));
+    if count > MAX_MENTIONS {
+        return Err(
+            Error::data("E-SIZE", format!("{count} mentions, at most {MAX_MENTIONS} are read")).at("$.entities")
+        );
     }
     let offsets = Offsets::new(&raw.text);
     let mentions = mention_ranges(&raw.entities.0, &offsets, &raw.text, unit)?;
@@ -246,7 +248,12 @@ fn entity_index(entities: &[Entity]) -> Result<HashMap<&str, usize>> {
     Ok(index)
 }
 
-fn read_labels(raw: Vec<RawLabel>, document: &Document, index: &HashMap<&str, usize>, has_sentences: bool) -> Result<Vec<Label>> {
+fn read_labels(
+    raw: Vec<RawLabel>,
+    document: &Document,
+    index: &HashMap<&str, usize>,
+    has_sentences: bool,
+) -> Result<Vec<Label>> {
     let count = document.sentences.len();
     let one = |(l, raw): (usize, RawLabel)| {
         let entity = |id: &str, key: &str| {
@@ -318,7 +325,9 @@ pub fn write(out: &mut impl Write, document: &Document, unit: Unit) -> Result<()
     let text = document.text_or_joined();
     let offsets = Offsets::new(&text.raw);
     let place = |at: usize| {
-        offsets.find(Unit::Char, at).ok_or_else(|| Error::data("E-SPAN", format!("{:?}: no code point {at}", document.id)))
+        offsets
+            .find(Unit::Char, at)
+            .ok_or_else(|| Error::data("E-SPAN", format!("{:?}: no code point {at}", document.id)))
     };
     let pair = |span: Span| Ok((place(span.start)?.get(unit), place(span.end)?.get(unit)));
     let tokens = text.tokens.iter().map(|&span| pair(span)).collect::<Result<_>>()?;
@@ -354,7 +363,8 @@ fn char_span(text: &Text, tokens: Span) -> Span {
 fn sentence_spans(document: &Document, text: &Text) -> Vec<Span> {
     let mut last = 0;
     let span = |range: std::ops::Range<usize>| {
-        let span = if range.is_empty() { Span::new(last, last) } else { char_span(text, Span::new(range.start, range.end)) };
+        let span =
+            if range.is_empty() { Span::new(last, last) } else { char_span(text, Span::new(range.start, range.end)) };
         last = span.end;
         span
     };

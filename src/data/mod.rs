@@ -59,12 +59,12 @@ pub struct Documents {
     format: Format,
     unit: Unit,
     name: String,
-    last: Last,
+    latest: Latest,
 }
 
 /// Which document the last item was, refused or not.
 #[derive(Clone, Debug, Default)]
-pub struct Last {
+pub struct Latest {
     pub position: Position,
     /// Its id or title where that much could be read.
     pub id: Option<String>,
@@ -82,7 +82,7 @@ impl Documents {
             Shape::Array => Format::Docred,
             Shape::Lines => Format::Jsonl,
         };
-        Ok(Documents { frames, format, unit: options.unit, name: name.to_string(), last: Last::default() })
+        Ok(Documents { frames, format, unit: options.unit, name: name.to_string(), latest: Latest::default() })
     }
 
     pub fn format(&self) -> Format {
@@ -90,8 +90,8 @@ impl Documents {
     }
 
     /// Where the last item stood and what it called itself: for records of refused documents.
-    pub fn last(&self) -> &Last {
-        &self.last
+    pub fn latest(&self) -> &Latest {
+        &self.latest
     }
 }
 
@@ -99,7 +99,7 @@ impl Iterator for Documents {
     type Item = Result<Document>;
 
     fn next(&mut self) -> Option<Result<Document>> {
-        let (position, frame) = self.frames.next()?;
+        let (position, frame) = self.frames.next_frame()?;
         let mut id = None;
         let read = frame.and_then(|json| {
             let read = match self.format {
@@ -120,7 +120,7 @@ impl Iterator for Documents {
                 (Format::Jsonl, _) => error.context(format!("{}: line {}{title}", self.name, position.line)),
             }
         });
-        self.last = Last { position, id };
+        self.latest = Latest { position, id };
         Some(read)
     }
 }

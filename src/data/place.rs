@@ -7,10 +7,10 @@ enum Step {
     Key(String),
 }
 
-/// The path of the value that byte `end` of `json` belongs to, behind `root`.
+/// The steps to the value that byte `end` of `json` belongs to.
 ///
 /// Needs no well-formed text: it counts brackets and commas up to `end` and stops there.
-pub fn path_at(root: &str, json: &[u8], end: usize) -> String {
+fn steps_to(json: &[u8], end: usize) -> Vec<Step> {
     let json = &json[..end.min(json.len())];
     let mut steps: Vec<Step> = Vec::new();
     let mut key_next = false;
@@ -31,7 +31,10 @@ pub fn path_at(root: &str, json: &[u8], end: usize) -> String {
             }
             b',' => match steps.last_mut() {
                 Some(Step::Index(n)) => *n += 1,
-                Some(Step::Key(_)) => key_next = true,
+                Some(Step::Key(key)) => {
+                    key.clear();
+                    key_next = true;
+                }
                 None => {}
             },
             b'"' => {
@@ -46,7 +49,7 @@ pub fn path_at(root: &str, json: &[u8], end: usize) -> String {
         }
         i += 1;
     }
-    render(root, &steps)
+    steps
 }
 
 /// Index of the quote that closes the string opened at `open`, or the length of the text.
@@ -100,12 +103,14 @@ pub fn pointer(path: &str) -> String {
 pub fn json_error(error: &serde_json::Error, json: &[u8], root: &str) -> Error {
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before);
-    let line_start = json
-        .split_inclusive(|&b| b == b'\n')
-        .take(error.line().saturating_sub(1))
-        .map(<[u8]>::len)
-        .sum::<usize>();
+    let line_start =
+        json.split_inclusive(|&b| b == b'\n').take(error.line().saturating_sub(1)).map(<[u8]>::len).sum::<usize>();
     // The column is that of the last byte read, which may already close the value: stand before it.
     let end = (line_start + error.column()).saturating_sub(1);
-    Error::data("E-JSON", clip(message, 200)).at(path_at(root, json, end))
+    let mut steps = steps_to(json, end);
+    if message.starts_with("missing field") {
+        // It is the object that lacks something, not the key that happens to stand last.
+        steps.pop();
+    }
+    Error::data("E-JSON", clip(message, 200)).at(render(root, &steps))
 }

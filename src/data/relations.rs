@@ -80,7 +80,8 @@ impl Relations {
             let count = codes.len();
             let slot = usize::try_from(id).ok().and_then(|id| codes.get_mut(id)).filter(|slot| slot.is_none());
             let Some(slot) = slot else {
-                let what = format!("{:?} has the id {id}; ids must be 0 to {} without holes", clip(&code, 40), count - 1);
+                let what =
+                    format!("{:?} has the id {id}; ids must be 0 to {} without holes", clip(&code, 40), count - 1);
                 return Err(Error::data("E-RELATION", what).context(path.display()));
             };
             *slot = Some(code);
@@ -109,6 +110,15 @@ impl Relations {
         let mut relations = Self::from_codes(codes).map_err(|e| e.context(path.display()))?;
         relations.names = names;
         Ok(relations)
+    }
+
+    /// Reads either form: an object is rel2id.json, a list relations.json.
+    pub fn read_any(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+            Some(b'[') => Self::load(path),
+            _ => Self::read_rel2id(path),
+        }
     }
 
     /// The text of `relations.json`, one class a line.
