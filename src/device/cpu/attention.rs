@@ -5,7 +5,7 @@
 //! L x L, and recomputes them in the backward pass from the log-sum-exp that the forward pass saved
 //! (Dao et al., FlashAttention, arXiv 2205.14135).
 
-use super::gemm::{Mat, Packed, multiply};
+use super::gemm::{Left, Mat, Packed, multiply};
 use super::scratch::Scratch;
 use super::simd::vectorize;
 use super::vector::{dot, max, sum};
@@ -112,13 +112,13 @@ impl<'a, T: Real> Task<'a, T> {
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
             let scores = &mut scores[..rows * len];
-            multiply(&Packed::left(&self.part(0), from, rows, 0, dim), &keys, scores, len, true);
+            multiply(&Left::new(&self.part(0), from, rows, 0, dim), &keys, scores, len, true);
             for (i, row) in scores.chunks_exact_mut(len).enumerate() {
                 lse[from + i] = self.softmax(row);
                 self.drop_row(from + i, row);
             }
-            let left = Packed::left(&Mat::rows(scores, len), 0, rows, 0, len);
-            multiply(&left, &values, &mut out[from * dim..], dim, true);
+            let probabilities = Mat::rows(scores, len);
+            multiply(&Left::new(&probabilities, 0, rows, 0, len), &values, &mut out[from * dim..], dim, true);
         }
         (out, lse)
     }
@@ -132,27 +132,30 @@ impl<'a, T: Real> Task<'a, T> {
         let keys_down = Packed::right(&self.part(1).t(), 0, dim, 0, len);
         let values = Packed::right(&self.part(2), 0, len, 0, dim);
         let size = BLOCK.min(len) * len;
+        let mut mask = Scratch::new(len);
         let (mut probs, mut dprobs) = (Scratch::new(size), Scratch::new(size));
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
             let (p, dp) = (&mut probs[..rows * len], &mut dprobs[..rows * len]);
-            multiply(&Packed::left(&self.part(0), from, rows, 0, dim), &keys, p, len, true);
-            multiply(&Packed::left(&dout, from, rows, 0, dim), &values, dp, len, true);
+            multiply(&Left::new(&self.part(0), from, rows, 0, dim), &keys, p, len, true);
+            multiply(&Left::new(&dout, from, rows, 0, dim), &values, dp, len, true);
             for (i, (p, dp)) in p.chunks_exact_mut(len).zip(dp.chunks_exact_mut(len)).enumerate() {
                 self.probabilities(p, lse(from + i));
-                self.drop_row(from + i, dp);
+                mask.fill(T::ONE);
+                self.drop_row(from + i, &mut mask);
                 vectorize(#[inline(always)] || {
+                    dp.iter_mut().zip(mask.iter()).for_each(|(d, m)| *d *= *m);
                     let mean = dot(p, dp);
                     dp.iter_mut().zip(&*p).for_each(|(d, p)| *d = *p * (*d - mean) * scale);
+                    p.iter_mut().zip(mask.iter()).for_each(|(p, m)| *p *= *m);
                 });
-                self.drop_row(from + i, p);
             }
             let (p, dp) = (Mat::rows(p, len), Mat::rows(dp, len));
-            multiply(&Packed::left(&dp, 0, rows, 0, len), &keys_down, &mut stage[from * width..], width, true);
+            multiply(&Left::new(&dp, 0, rows, 0, len), &keys_down, &mut stage[from * width..], width, true);
             let queries = Packed::right(&self.part(0).from(from, 0).t(), 0, dim, 0, rows);
-            multiply(&Packed::left(&dp.t(), 0, len, 0, rows), &queries, &mut stage[dim..], width, false);
+            multiply(&Left::new(&dp.t(), 0, len, 0, rows), &queries, &mut stage[dim..], width, false);
             let douts = Packed::right(&dout.from(from, 0).t(), 0, dim, 0, rows);
-            multiply(&Packed::left(&p.t(), 0, len, 0, rows), &douts, &mut stage[2 * dim..], width, false);
+            multiply(&Left::new(&p.t(), 0, len, 0, rows), &douts, &mut stage[2 * dim..], width, false);
         }
         stage
     }

@@ -21,6 +21,11 @@ pub trait Operand<T>: Sync {
     /// Writes `out[j * width + i] = self[row + i][k + j]` for `i < rows`, `j < out.len() / width`.
     /// Leaves `rows <= i < width` alone.
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]);
+    /// The matrix itself and its row stride, where a left operand can be read without packing: rows are
+    /// contiguous in memory.
+    fn rows(&self) -> Option<(&[T], usize)> {
+        None
+    }
 }
 
 /// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -50,30 +55,51 @@ impl<'a, T> Mat<'a, T> {
 impl<T: Real> Operand<T> for Mat<'_, T> {
     #[inline(always)]
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
-        let (rs, cs) = (self.row_stride, self.col_stride);
-        if rs == 1 {
-            for (j, line) in out.chunks_exact_mut(width).enumerate() {
-                let at = (k + j) * cs + row;
-                line[..rows].copy_from_slice(&self.data[at..at + rows]);
+        match (self.row_stride, self.col_stride, rows == width) {
+            (1, _, true) => match width {
+                // Lines of a known length are a few vector moves, not a call.
+                12 => self.copy_lines::<12>(row, k, out),
+                16 => self.copy_lines::<16>(row, k, out),
+                32 => self.copy_lines::<32>(row, k, out),
+                _ => self.copy_any_lines(row, rows, k, width, out),
+            },
+            (1, _, false) => self.copy_any_lines(row, rows, k, width, out),
+            _ => self.transpose(row, rows, k, width, out),
+        }
+    }
+    fn rows(&self) -> Option<(&[T], usize)> {
+        // Rows at a multiple of 2048 bytes would fight for the same lines of the first-level cache.
+        let conflict = (self.row_stride * T::DTYPE.size()).is_multiple_of(2048);
+        (self.col_stride == 1 && !conflict).then_some((self.data, self.row_stride))
+    }
+}
+
+impl<T: Real> Mat<'_, T> {
+    /// Of a matrix whose columns are contiguous.
+    #[inline(always)]
+    fn copy_lines<const W: usize>(&self, row: usize, k: usize, out: &mut [T]) {
+        for (j, line) in out.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+            if let Some(from) = self.data[(k + j) * self.col_stride + row..].first_chunk::<W>() {
+                *line = *from;
             }
-        } else if cs == 1 {
-            // A transpose, in pieces of which both sides stay in the first-level cache.
-            const PIECE: usize = 32;
-            for (p, piece) in out.chunks_mut(PIECE * width).enumerate() {
-                let ks = piece.len() / width;
-                for i in 0..rows {
-                    let at = (row + i) * rs + k + p * PIECE;
-                    let line = &self.data[at..at + ks];
-                    for (o, &x) in piece[i..].iter_mut().step_by(width).zip(line) {
-                        *o = x;
-                    }
-                }
-            }
-        } else {
-            for (j, line) in out.chunks_exact_mut(width).enumerate() {
-                for (i, o) in line[..rows].iter_mut().enumerate() {
-                    *o = self.data[(row + i) * rs + (k + j) * cs];
-                }
+        }
+    }
+    #[inline(always)]
+    fn copy_any_lines(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
+        for (j, line) in out.chunks_exact_mut(width).enumerate() {
+            let at = (k + j) * self.col_stride + row;
+            line[..rows].copy_from_slice(&self.data[at..at + rows]);
+        }
+    }
+    /// In pieces of which both sides stay in the first-level cache.
+    #[inline(always)]
+    fn transpose(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
+        const PIECE: usize = 32;
+        for (p, piece) in out.chunks_mut(PIECE * width).enumerate() {
+            for i in 0..rows {
+                let at = (row + i) * self.row_stride + (k + p * PIECE) * self.col_stride;
+                let line = self.data[at..].iter().step_by(self.col_stride);
+                piece[i..].iter_mut().step_by(width).zip(line).for_each(|(o, x)| *o = *x);
             }
         }
     }
@@ -113,10 +139,6 @@ impl<T: Real> Packed<T> {
         }
         Packed { data, rows, k, width }
     }
-    /// As a left operand, for [`multiply`].
-    pub fn left(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
-        Self::new(x, row, rows, k0, k, tile::<T>().mr)
-    }
     /// As a right operand: `rows` are columns of the product.
     pub fn right(x: &impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
         Self::new(x, row, rows, k0, k, tile::<T>().nr)
@@ -132,6 +154,31 @@ impl<T: Real> Packed<T> {
     }
 }
 
+/// A left operand: rows in place, or packed.
+pub enum Left<'a, T> {
+    Rows { data: &'a [T], stride: usize, rows: usize, k: usize },
+    Packed(Packed<T>),
+}
+
+impl<'a, T: Real> Left<'a, T> {
+    /// Rows `row..row + rows` and columns `k0..k0 + k` of `x`.
+    pub fn new(x: &'a impl Operand<T>, row: usize, rows: usize, k0: usize, k: usize) -> Self {
+        match x.rows() {
+            Some((data, stride)) if rows > 0 && k > 0 => {
+                let data = &data[row * stride + k0..(row + rows - 1) * stride + k0 + k];
+                Left::Rows { data, stride, rows, k }
+            }
+            _ => Left::Packed(Packed::new(x, row, rows, k0, k, tile::<T>().mr)),
+        }
+    }
+    fn k(&self) -> usize {
+        match self {
+            Left::Rows { k, .. } => *k,
+            Left::Packed(packed) => packed.k,
+        }
+    }
+}
+
 fn pack_panel<T: Real>(x: &impl Operand<T>, row: usize, rows: usize, k: usize, width: usize, panel: &mut [T]) {
     if rows < width {
         panel.fill(T::ZERO);
@@ -140,14 +187,14 @@ fn pack_panel<T: Real>(x: &impl Operand<T>, row: usize, rows: usize, k: usize, w
 }
 
 /// `C = A B^T` (assign) or `C += A B^T` over one chunk of k, on the calling thread.
-/// `c` has rows of `stride` elements; only `a.rows x b.rows` of it is touched.
-pub fn multiply<T: Real>(a: &Packed<T>, b: &Packed<T>, c: &mut [T], stride: usize, assign: bool) {
-    debug_assert!(a.k == b.k);
+/// `c` has rows of `stride` elements; only the rows of A times the rows of B of it are touched.
+pub fn multiply<T: Real>(a: &Left<'_, T>, b: &Packed<T>, c: &mut [T], stride: usize, assign: bool) {
+    assert!(a.k() == b.k);
     simd::run(Product { a, b, c, stride, assign });
 }
 
 struct Product<'a, T> {
-    a: &'a Packed<T>,
+    a: &'a Left<'a, T>,
     b: &'a Packed<T>,
     c: &'a mut [T],
     stride: usize,
@@ -158,7 +205,7 @@ impl<T: Real> Kernel for Product<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        match (self.a.width, self.b.width) {
+        match (tile::<T>().mr, self.b.width) {
             (12, 32) => self.tiles::<12, 32, FMA>(),
             (12, 16) => self.tiles::<12, 16, FMA>(),
             (6, 16) => self.tiles::<6, 16, FMA>(),
@@ -170,17 +217,30 @@ impl<T: Real> Kernel for Product<'_, T> {
 }
 
 impl<T: Real> Product<'_, T> {
-    /// Each panel of B stays in the first-level cache while all panels of A pass.
+    /// Each panel of B stays in the nearer caches while all rows of A pass.
     #[inline(always)]
     fn tiles<const MR: usize, const NR: usize, const FMA: bool>(self) {
-        let (a, b, k) = (self.a, self.b, self.a.k);
+        let (b, k) = (self.b, self.b.k);
         for (jb, bp) in b.data.chunks_exact((NR * k).max(1)).enumerate() {
             let cols = NR.min(b.rows - jb * NR);
-            for (ia, ap) in a.data.chunks_exact((MR * k).max(1)).enumerate() {
-                let rows = MR.min(a.rows - ia * MR);
-                let acc = accumulate::<T, MR, NR, FMA>(ap, bp);
+            let mut put = |ia: usize, rows: usize, acc: &[[T; NR]; MR]| {
                 let c = &mut self.c[ia * MR * self.stride + jb * NR..];
-                store::<T, MR, NR>(&acc, c, self.stride, rows, cols, self.assign);
+                store::<T, MR, NR>(acc, c, self.stride, rows, cols, self.assign);
+            };
+            match self.a {
+                Left::Packed(a) => {
+                    for (ia, ap) in a.data.chunks_exact((MR * k).max(1)).enumerate() {
+                        let acc = accumulate::<T, MR, NR, FMA>(ap, bp);
+                        put(ia, MR.min(a.rows - ia * MR), &acc);
+                    }
+                }
+                Left::Rows { data, stride, rows, .. } => {
+                    for (ia, first) in (0..*rows).step_by(MR).enumerate() {
+                        let rows = MR.min(rows - first);
+                        let acc = accumulate_rows::<T, MR, NR, FMA>(&data[first * stride..], *stride, rows, bp);
+                        put(ia, rows, &acc);
+                    }
+                }
             }
         }
     }
@@ -194,6 +254,30 @@ fn accumulate<T: Real, const MR: usize, const NR: usize, const FMA: bool>(a: &[T
         for i in 0..MR {
             for j in 0..NR {
                 acc[i][j] = if FMA { a[i].fma(b[j], acc[i][j]) } else { a[i] * b[j] + acc[i][j] };
+            }
+        }
+    }
+    acc
+}
+
+/// The same from rows of A in place. Of fewer than `MR` rows the last one stands in for the missing ones.
+#[inline(always)]
+fn accumulate_rows<T: Real, const MR: usize, const NR: usize, const FMA: bool>(
+    a: &[T],
+    stride: usize,
+    rows: usize,
+    b: &[T],
+) -> [[T; NR]; MR] {
+    let mut acc = [[T::ZERO; NR]; MR];
+    let b = b.as_chunks::<NR>().0;
+    assert!(rows > 0 && a.len() >= (rows - 1) * stride + b.len());
+    let at: [usize; MR] = std::array::from_fn(|i| i.min(rows - 1) * stride);
+    for (k, b) in b.iter().enumerate() {
+        for i in 0..MR {
+            // SAFETY: at[i] <= (rows - 1) * stride and k < b.len(): in bounds by the assertion above.
+            let x = unsafe { *a.get_unchecked(at[i] + k) };
+            for j in 0..NR {
+                acc[i][j] = if FMA { x.fma(b[j], acc[i][j]) } else { x * b[j] + acc[i][j] };
             }
         }
     }
@@ -254,7 +338,7 @@ pub fn gemm<T: Real>(
             let ks = CHUNK.min(k - k0);
             let right = Packed::right_parallel(b, n0, SLAB.min(n - n0), k0, ks);
             c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
-                let left = Packed::left(a, i * block, c.len() / n, k0, ks);
+                let left = Left::new(a, i * block, c.len() / n, k0, ks);
                 multiply(&left, &right, &mut c[n0..], n, assign && k0 == 0);
             });
         }

@@ -1,4 +1,4 @@
-use crate::device::cpu::gemm::{CHUNK, Mat, Operand, Packed, gemm, multiply};
+use crate::device::cpu::gemm::{CHUNK, Left, Mat, Operand, Packed, gemm, multiply};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{axpy, dot};
@@ -144,7 +144,7 @@ pub fn backward_inputs<T: Real>(
                 let cells = dzs.len() / e;
                 let mut s = Scratch::new(cells * columns);
                 for (k, right) in &chunks {
-                    let left = Packed::left(&dy, b * CELLS, cells, *k, CHUNK.min(out - *k));
+                    let left = Left::new(&dy, b * CELLS, cells, *k, CHUNK.min(out - *k));
                     multiply(&left, right, &mut s, columns, *k == 0);
                 }
                 for (r, s) in s.chunks_exact(columns).enumerate() {
