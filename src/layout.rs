@@ -1,6 +1,7 @@
 //! Where documents, entities and cells lie in packed tensors. No padding, no masks (house rule 5).
 
 use crate::error::{Error, Result};
+use std::sync::Arc;
 
 /// Starts of consecutive runs of rows: run `i` is `starts[i]..starts[i + 1]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl Labels {
 /// `a <= b` (rows `pairs.range(d)`, by a, then b) and a table of cells, perhaps with a pad index.
 #[derive(Clone, Debug, Default)]
 pub struct Grid {
-    pub tables: Tables,
+    pub tables: Arc<Tables>,
     pub entities: Segments,
     pub pairs: Segments,
 }
@@ -137,7 +138,7 @@ impl Grid {
     /// `pad_entities` as in [`Tables::padded`].
     pub fn new(entities: &[usize], pad_entities: usize) -> Self {
         Grid {
-            tables: Tables::padded(entities, pad_entities),
+            tables: Arc::new(Tables::padded(entities, pad_entities)),
             entities: Segments::from_lengths(entities.iter().copied()),
             pairs: Segments::from_lengths(entities.iter().map(|n| n * (n + 1) / 2)),
         }

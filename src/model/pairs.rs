@@ -99,7 +99,6 @@ fn axial_layer(
     l: usize,
     x: &Tensor,
 ) -> Result<Tensor> {
-    let tables = std::sync::Arc::new(batch.grid.tables.clone());
     let mut sum = x.clone();
     for (a, axis) in [Axis::Subject, Axis::Object].into_iter().enumerate() {
         let from = match head.axial {
@@ -107,7 +106,7 @@ fn axial_layer(
             AxialOrder::Sequential => sum.clone(),
         };
         let qkv = linear(tape, &from, &params.get(&format!("axial.{l}.{a}.qkv.weight"))?, None, None)?;
-        let attended = axial(tape, &qkv, &tables, head.axial_heads, axis)?;
+        let attended = axial(tape, &qkv, &batch.grid.tables, head.axial_heads, axis)?;
         let out = Affine::new(params, &format!("axial.{l}.{a}.out"))?;
         sum = linear(tape, &attended, &out.weight, Some(&out.bias), Some(&sum))?;
     }

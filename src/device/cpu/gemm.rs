@@ -186,11 +186,38 @@ fn pack_panel<T: Real>(x: &impl Operand<T>, row: usize, rows: usize, k: usize, w
     simd::vectorize(#[inline(always)] || x.pack(row, rows, k, width, panel));
 }
 
+/// What C holds before the product is added to it.
+#[derive(Clone, Copy)]
+pub enum Start<'a, T> {
+    /// Nothing of use: C is overwritten.
+    Zero,
+    /// What is there.
+    Present,
+    /// One value a column, the same for all rows; a matrix as wide as C; or both.
+    Given { bias: Option<&'a [T]>, residual: Option<&'a [T]> },
+}
+
+impl<'a, T> Start<'a, T> {
+    /// As seen from element `(row, col)` of C, whose rows are `stride` apart.
+    fn from(self, row: usize, col: usize, stride: usize) -> Self {
+        match self {
+            Start::Given { bias, residual } => {
+                Start::Given { bias: bias.map(|b| &b[col..]), residual: residual.map(|r| &r[row * stride + col..]) }
+            }
+            other => other,
+        }
+    }
+}
+
 /// `C = A B^T` (assign) or `C += A B^T` over one chunk of k, on the calling thread.
 /// `c` has rows of `stride` elements; only the rows of A times the rows of B of it are touched.
 pub fn multiply<T: Real>(a: &Left<'_, T>, b: &Packed<T>, c: &mut [T], stride: usize, assign: bool) {
+    multiply_onto(a, b, c, stride, if assign { Start::Zero } else { Start::Present });
+}
+
+fn multiply_onto<T: Real>(a: &Left<'_, T>, b: &Packed<T>, c: &mut [T], stride: usize, start: Start<'_, T>) {
     assert!(a.k() == b.k);
-    simd::run(Product { a, b, c, stride, assign });
+    simd::run(Product { a, b, c, stride, start });
 }
 
 struct Product<'a, T> {
@@ -198,7 +225,7 @@ struct Product<'a, T> {
     b: &'a Packed<T>,
     c: &'a mut [T],
     stride: usize,
-    assign: bool,
+    start: Start<'a, T>,
 }
 
 impl<T: Real> Kernel for Product<'_, T> {
@@ -225,7 +252,8 @@ impl<T: Real> Product<'_, T> {
             let cols = NR.min(b.rows - jb * NR);
             let mut put = |ia: usize, rows: usize, acc: &[[T; NR]; MR]| {
                 let c = &mut self.c[ia * MR * self.stride + jb * NR..];
-                store::<T, MR, NR>(acc, c, self.stride, rows, cols, self.assign);
+                begin(self.start.from(ia * MR, jb * NR, self.stride), c, self.stride, rows, cols);
+                store::<T, MR, NR>(acc, c, self.stride, rows, cols, matches!(self.start, Start::Zero));
             };
             match self.a {
                 Left::Packed(a) => {
@@ -284,6 +312,24 @@ fn accumulate_rows<T: Real, const MR: usize, const NR: usize, const FMA: bool>(
     acc
 }
 
+/// Writes the given start values to the tile that is about to be added to, while it is in the nearest cache.
+#[inline(always)]
+fn begin<T: Real>(start: Start<'_, T>, c: &mut [T], stride: usize, rows: usize, cols: usize) {
+    let Start::Given { bias, residual } = start else { return };
+    for i in 0..rows {
+        let out = &mut c[i * stride..i * stride + cols];
+        match (bias, residual) {
+            (Some(b), None) => out.copy_from_slice(&b[..cols]),
+            (None, Some(r)) => out.copy_from_slice(&r[i * stride..i * stride + cols]),
+            (Some(b), Some(r)) => {
+                let pairs = r[i * stride..i * stride + cols].iter().zip(b);
+                out.iter_mut().zip(pairs).for_each(|(o, (r, b))| *o = *r + *b);
+            }
+            (None, None) => out.fill(T::ZERO),
+        }
+    }
+}
+
 #[inline(always)]
 fn store<T: Real, const MR: usize, const NR: usize>(
     acc: &[[T; NR]; MR],
@@ -314,8 +360,7 @@ fn block_rows(m: usize, mr: usize) -> usize {
 /// Columns of C whose packed B is alive at a time: at most `SLAB x CHUNK` elements, whatever n is.
 const SLAB: usize = 1024;
 
-/// `C[m, n] = A[m, k] B[n, k]^T` (assign) or `C += A B^T`, on all threads of the current pool; C is
-/// row-major, `n` wide.
+/// `C[m, n] = A[m, k] B[n, k]^T` (assign) or `C += A B^T`; see [`gemm_onto`].
 pub fn gemm<T: Real>(
     m: usize,
     n: usize,
@@ -325,12 +370,28 @@ pub fn gemm<T: Real>(
     c: &mut [T],
     assign: bool,
 ) {
+    gemm_onto(m, n, k, a, b, c, if assign { Start::Zero } else { Start::Present });
+}
+
+/// `C[m, n] = start + A[m, k] B[n, k]^T`, on all threads of the current pool; C is row-major, `n` wide.
+pub fn gemm_onto<T: Real>(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &impl Operand<T>,
+    b: &impl Operand<T>,
+    c: &mut [T],
+    start: Start<'_, T>,
+) {
     debug_assert!(c.len() == m * n);
-    if assign && k == 0 {
-        c.fill(T::ZERO);
-    }
-    if m == 0 {
+    if m == 0 || n == 0 {
         return;
+    }
+    if k == 0 {
+        match start {
+            Start::Zero => c.fill(T::ZERO),
+            start => begin(start, c, n, m, n),
+        }
     }
     let block = block_rows(m, tile::<T>().mr);
     for n0 in (0..n).step_by(SLAB) {
@@ -339,7 +400,8 @@ pub fn gemm<T: Real>(
             let right = Packed::right_parallel(b, n0, SLAB.min(n - n0), k0, ks);
             c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
                 let left = Left::new(a, i * block, c.len() / n, k0, ks);
-                multiply(&left, &right, &mut c[n0..], n, assign && k0 == 0);
+                let start = if k0 == 0 { start.from(i * block, n0, n) } else { Start::Present };
+                multiply_onto(&left, &right, &mut c[n0..], n, start);
             });
         }
     }

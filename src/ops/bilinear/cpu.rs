@@ -1,4 +1,4 @@
-use crate::device::cpu::gemm::{CHUNK, Left, Mat, Operand, Packed, gemm, multiply};
+use crate::device::cpu::gemm::{CHUNK, Left, Mat, Operand, Packed, Start, gemm, gemm_onto, multiply};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{axpy, dot};
@@ -87,11 +87,9 @@ impl<T: Real> Operand<T> for Transposed<'_, T> {
 
 pub fn forward<T: Real>(zs: &Tensor, zo: &Tensor, w: &Tensor, b: Option<&Tensor>, block: usize, y: &mut Tensor) {
     let (cells, out, k) = (zs.rows(), w.rows(), w.dim());
-    let y = y.slice_mut::<T>();
-    if let Some(b) = b {
-        y.par_chunks_mut(out).for_each(|y| y.copy_from_slice(b.slice::<T>()));
-    }
-    gemm(cells, out, k, &Outer::new(zs, zo, block), &Mat::rows(w.slice::<T>(), k), y, b.is_none());
+    let start = b.map_or(Start::Zero, |b| Start::Given { bias: Some(b.slice()), residual: None });
+    let (bl, w) = (Outer::<T>::new(zs, zo, block), Mat::rows(w.slice::<T>(), k));
+    gemm_onto(cells, out, k, &bl, &w, y.slice_mut(), start);
 }
 
 pub fn backward_weight<T: Real>(
