@@ -82,6 +82,16 @@ impl Error {
         self
     }
 
+    /// Says it only where nothing better was said.
+    pub fn or_fix(self, fix: impl Into<String>) -> Self {
+        if self.0.fix.is_some() { self } else { self.fix(fix) }
+    }
+    /// The same trouble as a mistake in the flag `flag`.
+    pub fn into_usage(mut self, flag: &str) -> Self {
+        self.0.kind = Kind::Usage;
+        self.context(flag)
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
