@@ -82,14 +82,15 @@ impl Error {
         self
     }
 
-    /// Says it only where nothing better was said.
-    pub fn or_fix(self, fix: impl Into<String>) -> Self {
-        if self.0.fix.is_some() { self } else { self.fix(fix) }
+    /// Adds another way out to the one already named, if any.
+    pub fn or_fix(mut self, other: &str) -> Self {
+        let fix = self.0.fix.take().unwrap_or_else(|| "correct the file".into());
+        self.fix(format!("{fix}, or {other}"))
     }
-    /// The same trouble as a mistake in the flag `flag`.
-    pub fn into_usage(mut self, flag: &str) -> Self {
-        self.0.kind = Kind::Usage;
-        self.context(flag)
+    /// The same trouble seen by a caller who knows better whose fault it is.
+    pub fn of_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
     }
 
     pub fn kind(&self) -> Kind {

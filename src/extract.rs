@@ -9,7 +9,7 @@ use crate::data::output::Triple;
 use crate::data::{Document, Relations, Tokenizer};
 use crate::device::Device;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::layout::Encoded;
 use crate::model::Model;
 use crate::ops::loss::predict_above;
@@ -65,9 +65,10 @@ impl Extractor {
             open_model::<f32>(dir, device)?
         };
         let _span = device.profile().span("load tokenizer");
+        let top_k = model.head().map_err(|e| e.context(dir.display()))?.top_k;
         let tokenizer = Tokenizer::open(dir)?;
         let relations = open_relations(dir, &model)?;
-        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k };
+        let rule = Rule { threshold: 0.0, max_labels: top_k };
         let digest = digest(&model);
         Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, digest })
     }
@@ -87,10 +88,21 @@ impl Extractor {
     }
 }
 
+/// `relations.json` of a model: what is wrong with it is wrong with the model, not with a document.
+pub fn load_relations(path: &Path) -> Result<Relations> {
+    let blame = |e: Error| if e.kind() == Kind::Data { e.of_kind(Kind::Model) } else { e };
+    Relations::load(path).map_err(blame)
+}
+
 fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
     let path = dir.join("relations.json");
     let labels = &model.config.labels;
-    let relations = if path.exists() { Relations::load(&path)? } else { Relations::from_codes(labels.clone())? };
+    if labels.is_empty() && !path.exists() {
+        let what = format!("{}: no relations.json, and no id2label in config.json", dir.display());
+        return Err(Error::model("E-RELATIONS", what).fix("one of them must name the relations"));
+    }
+    let of_labels = || Relations::from_codes(labels.clone()).map_err(|e| e.of_kind(Kind::Model).context(dir.display()));
+    let relations = if path.exists() { load_relations(&path)? } else { of_labels()? };
     let classes = model.head()?.classes;
     if relations.len() != classes || (!labels.is_empty() && relations.codes() != labels) {
         let what = format!("{} names {} relations, the model has {classes}", path.display(), relations.len());

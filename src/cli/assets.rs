@@ -27,7 +27,8 @@ pub fn model(named: Option<&Path>) -> Result<PathBuf> {
     let variable = || std::env::var_os("DOCRE_MODEL").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let dir = named.map(Path::to_path_buf).or_else(variable).or_else(|| find(DEMO_MODEL));
     let dir = dir.ok_or_else(|| {
-        Error::model("E-MODEL", format!("no model: there is no {DEMO_MODEL} here")).fix("name one: -m DIR, or DOCRE_MODEL")
+        Error::model("E-MODEL", format!("no model: there is no {DEMO_MODEL} here"))
+            .fix("name one: -m DIR, or DOCRE_MODEL")
     })?;
     if dir.is_dir() {
         return Ok(dir);

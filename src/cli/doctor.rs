@@ -134,7 +134,8 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Findings { version, system, cpu, memory, cuda, demo } = self;
         let or_none = |list: &[&str]| if list.is_empty() { "none".to_string() } else { list.join(" ") };
-        let gib = |bytes: Option<u64>| bytes.map_or("?".into(), |b| format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64));
+        let gib =
+            |bytes: Option<u64>| bytes.map_or("?".into(), |b| format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64));
         let shown = |path: &Option<String>| path.clone().unwrap_or_else(|| "not found".into());
         writeln!(f, "docre      {version}, {system}")?;
         writeln!(f, "CPU        {}", cpu.model)?;

@@ -159,7 +159,12 @@ fn print(args: &EvalArgs, figures: &Figures) -> std::io::Result<()> {
     write!(out, "{}", figures.report)?;
     if let Some(Baseline { always, cut, share }) = figures.baseline {
         writeln!(out, "baseline, one relation for each pair of types: F1 {:.2}", always.f1)?;
-        writeln!(out, "baseline, only pairs of types that have it in {:.1} % of cases: F1 {:.2}", 100.0 * share, cut.f1)?;
+        writeln!(
+            out,
+            "baseline, only pairs of types that have it in {:.1} % of cases: F1 {:.2}",
+            100.0 * share,
+            cut.f1
+        )?;
     }
     out.flush()
 }

@@ -6,7 +6,7 @@ use super::setup::{InputArgs, ModelArgs};
 use crate::data::output::{OutputFormat, PredictionWriter, Triple};
 use crate::data::{self, Options, Relations};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::extract::{Outcome, Stream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -85,13 +85,12 @@ pub fn run(args: &ExtractArgs) -> Result<u8> {
                 writer.document(&document, &triples, &warnings)
             }
             Outcome::Refused { id, position, error } => {
-                let recorded = args.on_error == OnError::Record && args.to == OutputFormat::Jsonl;
-                screen.refused(&error, recorded);
-                match args.on_error {
-                    OnError::Stop => Err(stopped(error)),
-                    OnError::Skip => Ok(()),
-                    OnError::Record => writer.refused(id.as_deref(), position, &error),
+                if args.on_error == OnError::Stop {
+                    return Err(error.or_fix("--on-error skip to go on without this document"));
                 }
+                let record = args.on_error == OnError::Record;
+                screen.refused(&error, record && args.to == OutputFormat::Jsonl);
+                if record { writer.refused(id.as_deref(), position, &error) } else { Ok(()) }
             }
         }
     });
@@ -126,14 +125,10 @@ fn wanted(names: &[String], relations: &Relations) -> Result<Option<Vec<bool>>> 
     let mut wanted = vec![false; relations.len()];
     for name in names {
         // A wrong flag, not a wrong document.
-        let class = relations.find(name.trim()).map_err(|e| e.into_usage("--relations"))?;
+        let class = relations.find(name.trim()).map_err(|e| e.of_kind(Kind::Usage).context("--relations"))?;
         wanted[class] = true;
     }
     Ok(Some(wanted))
-}
-
-fn stopped(error: Error) -> Error {
-    error.or_fix("correct the document, or --on-error skip to go on without it")
 }
 
 /// Counts, progress and the last line, on stderr.
@@ -154,8 +149,8 @@ impl Screen {
     pub fn found(&mut self, relations: usize) {
         self.documents += 1;
         self.relations += relations;
-        let summary = self.summary();
-        self.progress.set(self.documents as u64, || summary);
+        let Screen { ref mut progress, start, documents, relations, .. } = *self;
+        progress.set(documents as u64, || format!("documents, {relations} relations {}", pace(start, documents)));
     }
     /// Says so, unless the output does.
     fn refused(&mut self, error: &Error, recorded: bool) {
@@ -165,11 +160,9 @@ impl Screen {
         }
     }
     pub fn summary(&self) -> String {
-        let seconds = self.start.elapsed().as_secs_f64();
-        let rate = self.documents as f64 / seconds.max(1e-9);
         let refused = if self.refused > 0 { format!(", {} refused", self.refused) } else { String::new() };
         let (documents, relations) = (self.documents, self.relations);
-        format!("{documents} documents, {relations} relations{refused} in {seconds:.2} s ({rate:.1} documents/s)")
+        format!("{documents} documents, {relations} relations{refused} {}", pace(self.start, documents))
     }
     pub fn finish(&self) {
         self.progress.finish();
@@ -177,4 +170,9 @@ impl Screen {
             eprintln!("{}", self.summary());
         }
     }
+}
+
+fn pace(start: Instant, documents: usize) -> String {
+    let seconds = start.elapsed().as_secs_f64();
+    format!("in {seconds:.2} s ({:.1} documents/s)", documents as f64 / seconds.max(1e-9))
 }

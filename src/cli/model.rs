@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, LoadReport, Loader, Stored, Want, open_model
 use crate::data::{Relations, Tokenizer};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::extract::Extractor;
+use crate::extract::{Extractor, load_relations};
 use crate::model::config::{Architecture, ModelConfig};
 use crate::model::names::{Group, parameter_table};
 use crate::text::{one_line, shape_name};
@@ -105,7 +105,7 @@ fn inspect(args: &InspectArgs) -> Result<u8> {
     if args.path.is_dir() {
         let config = ModelConfig::load(&args.path)?;
         let relations = args.path.join("relations.json");
-        let relations = if relations.exists() { Some(Relations::load(&relations)?) } else { None };
+        let relations = if relations.exists() { Some(load_relations(&relations)?) } else { None };
         describe(&mut found, &config, &checkpoint, relations.as_ref())?;
     }
     let text = if args.json { format!("{found:#}\n") } else { as_text(&found) };
@@ -130,9 +130,7 @@ fn weights(checkpoint: &Checkpoint, list: bool) -> Result<Value> {
         "metadata": checkpoint.metadata(),
     });
     if list {
-        let one = |(name, info): (&str, &crate::checkpoint::TensorInfo)| {
-            json!({"name": name, "dtype": info.stored.name(), "shape": info.shape})
-        };
+        let one = |(name, info): (&str, &crate::checkpoint::TensorInfo)| json!({"name": name, "dtype": info.stored.name(), "shape": info.shape});
         found["tensor_list"] = infos().map(one).collect();
     }
     Ok(found)
@@ -187,7 +185,10 @@ fn as_text(found: &Value) -> String {
     if let Some(parameters) = found.get("parameters") {
         let encoder = found["encoder"].as_object();
         line("encoder", encoder.map_or(String::new(), pairs));
-        line("head", found["head"].as_object().map_or("none: a plain encoder; train a head with `docre train`".into(), pairs));
+        line(
+            "head",
+            found["head"].as_object().map_or("none: a plain encoder; train a head with `docre train`".into(), pairs),
+        );
         line("parameters", parameters.as_object().map_or(String::new(), pairs));
     }
     let mib = found["bytes"].as_u64().unwrap_or(0) as f64 / (1 << 20) as f64;
@@ -211,7 +212,10 @@ fn as_text(found: &Value) -> String {
     }
     for tensor in found.get("tensor_list").and_then(Value::as_array).into_iter().flatten() {
         let shape: Vec<usize> = tensor["shape"].as_array().into_iter().flatten().filter_map(as_size).collect();
-        line("  tensor", format!("{:<60} {:<5} {}", plain(&tensor["name"]), plain(&tensor["dtype"]), shape_name(&shape)));
+        line(
+            "  tensor",
+            format!("{:<60} {:<5} {}", plain(&tensor["name"]), plain(&tensor["dtype"]), shape_name(&shape)),
+        );
     }
     out
 }
@@ -307,7 +311,8 @@ fn refuse_strange(destination: &Path) -> Result<()> {
         let name = entry.map_err(|e| Error::io(destination, e))?.file_name();
         let known = name.to_str().is_some_and(|name| OURS.contains(&name) || PROSE.contains(&name));
         if !known {
-            let what = format!("{} holds {}, which would be lost", destination.display(), one_line(&name.to_string_lossy()));
+            let what =
+                format!("{} holds {}, which would be lost", destination.display(), one_line(&name.to_string_lossy()));
             return Err(Error::usage(what).fix("name a new directory, or one of a model"));
         }
     }
