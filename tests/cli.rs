@@ -478,6 +478,7 @@ fn demo_and_doctor_say_what_they_use() {
 /// Minutes long: DOCRE_SOAK=1.
 #[test]
 #[cfg(target_os = "linux")]
+#[allow(clippy::zombie_processes)] // wait4 waits for the child, and tells its memory
 fn a_giant_document_fits_into_3_gb() {
     if std::env::var_os("DOCRE_SOAK").is_none() {
         return;
@@ -492,6 +493,7 @@ fn a_giant_document_fits_into_3_gb() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // SAFETY: a struct of numbers, for which zero is a value.
     let (mut status, mut usage) = (0, unsafe { std::mem::zeroed::<libc::rusage>() });
     // SAFETY: the child is ours and not yet waited for; both places are valid for writing.
     let waited = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };

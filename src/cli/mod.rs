@@ -20,10 +20,10 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "docre", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "Examples:
-  docre demo                                          relations of the built-in examples
-  docre extract documents.jsonl --to table            relations of your own documents
-  docre train configs/demo.toml --out runs/demo       a model of your own
-  docre eval --gold dev.json -m runs/demo/best        its F1
+  docre demo                                            relations of the built-in examples
+  docre extract documents.jsonl --to table              relations of your own documents
+  docre train examples/train-demo.toml --out runs/demo  a model of your own
+  docre eval --gold dev.json -m runs/demo/best          its F1
 
 `docre COMMAND --help` has more examples, and the exit codes.")]
 struct Cli {
