@@ -82,6 +82,17 @@ impl Error {
         self
     }
 
+    /// Adds another way out to the one already named, if any.
+    pub fn or_fix(mut self, other: &str) -> Self {
+        let fix = self.0.fix.take().unwrap_or_else(|| "correct the file".into());
+        self.fix(format!("{fix}, or {other}"))
+    }
+    /// The same trouble seen by a caller who knows better whose fault it is.
+    pub fn of_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }

@@ -1,16 +1,22 @@
 //! From documents to triples with a trained model.
 
+mod stream;
+
+pub use stream::{Outcome, Stream};
+
 use crate::checkpoint::open_model;
 use crate::data::output::Triple;
 use crate::data::{Document, Relations, Tokenizer};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::dtype::DType;
+use crate::error::{Error, Kind, Result};
 use crate::layout::Encoded;
 use crate::model::Model;
 use crate::ops::loss::predict_above;
 use crate::tape::Tape;
+use crate::tensor::Tensor;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What counts as a relation.
 #[derive(Clone, Copy, Debug)]
@@ -28,17 +34,20 @@ pub struct Budget {
     pub tokens: usize,
     /// Ordered pairs.
     pub cells: usize,
+    pub documents: usize,
 }
 
 impl Default for Budget {
     /// Enough rows to keep the matrix products busy, few enough to stay in the caches.
     fn default() -> Self {
-        Budget { tokens: 2048, cells: 4096 }
+        Budget { tokens: 2048, cells: 4096, documents: usize::MAX }
     }
 }
 
 /// A model directory, ready to extract.
 pub struct Extractor {
+    /// The model directory.
+    pub dir: PathBuf,
     pub model: Model,
     pub tokenizer: Tokenizer,
     pub relations: Relations,
@@ -56,11 +65,12 @@ impl Extractor {
             open_model::<f32>(dir, device)?
         };
         let _span = device.profile().span("load tokenizer");
+        let top_k = model.head().map_err(|e| e.context(dir.display()))?.top_k;
         let tokenizer = Tokenizer::open(dir)?;
         let relations = open_relations(dir, &model)?;
-        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k };
+        let rule = Rule { threshold: 0.0, max_labels: top_k };
         let digest = digest(&model);
-        Ok(Extractor { model, tokenizer, relations, rule, digest })
+        Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, digest })
     }
     /// The word pieces of a document.
     pub fn encode(&self, document: &Document) -> Result<Encoded> {
@@ -78,10 +88,21 @@ impl Extractor {
     }
 }
 
+/// `relations.json` of a model: what is wrong with it is wrong with the model, not with a document.
+pub fn load_relations(path: &Path) -> Result<Relations> {
+    let blame = |e: Error| if e.kind() == Kind::Data { e.of_kind(Kind::Model) } else { e };
+    Relations::load(path).map_err(blame)
+}
+
 fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
     let path = dir.join("relations.json");
     let labels = &model.config.labels;
-    let relations = if path.exists() { Relations::load(&path)? } else { Relations::from_codes(labels.clone())? };
+    if labels.is_empty() && !path.exists() {
+        let what = format!("{}: no relations.json, and no id2label in config.json", dir.display());
+        return Err(Error::model("E-RELATIONS", what).fix("one of them must name the relations"));
+    }
+    let of_labels = || Relations::from_codes(labels.clone()).map_err(|e| e.of_kind(Kind::Model).context(dir.display()));
+    let relations = if path.exists() { load_relations(&path)? } else { of_labels()? };
     let classes = model.head()?.classes;
     if relations.len() != classes || (!labels.is_empty() && relations.codes() != labels) {
         let what = format!("{} names {} relations, the model has {classes}", path.display(), relations.len());
@@ -105,6 +126,7 @@ pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<
     };
     let logits = model.forward(&mut Tape::inference(), &batch, false)?;
     let _span = profile.span("predict");
+    refuse_non_finite(&logits)?;
     let mut triples = vec![Vec::new(); documents.len()];
     for (cell, found) in batch.cells.iter().zip(predict_above(&logits, rule.max_labels, rule.threshold)) {
         if cell.subject == cell.object {
@@ -121,13 +143,23 @@ pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<
     Ok(triples)
 }
 
+/// A comparison with NaN is false: such a document would look as if it held no relation.
+fn refuse_non_finite(logits: &Tensor) -> Result<()> {
+    let all = match logits.dtype() {
+        DType::F32 => logits.slice::<f32>().iter().all(|v| v.is_finite()),
+        DType::F64 => logits.slice::<f64>().iter().all(|v| v.is_finite()),
+    };
+    if all { Ok(()) } else { Err(Error::non_finite("logits that are not finite").fix("use an earlier checkpoint")) }
+}
+
 /// Runs of consecutive documents that fit the budget.
 pub fn batches(documents: &[Encoded], budget: Budget) -> Vec<std::ops::Range<usize>> {
     let mut runs = Vec::new();
     let (mut start, mut tokens, mut cells) = (0, 0, 0);
     for (i, document) in documents.iter().enumerate() {
         let (t, c) = (document.ids.len(), document.mentions.len().pow(2));
-        if i > start && (tokens + t > budget.tokens || cells + c > budget.cells) {
+        let full = tokens + t > budget.tokens || cells + c > budget.cells || i - start >= budget.documents;
+        if i > start && full {
             runs.push(start..i);
             (start, tokens, cells) = (i, 0, 0);
         }

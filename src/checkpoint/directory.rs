@@ -170,7 +170,8 @@ fn read_manifest(dir: &Path) -> Result<BTreeMap<String, String>> {
     Ok(listed)
 }
 
-fn hash_file(path: &Path) -> Result<String> {
+/// SHA-256 in hexadecimal digits.
+pub fn hash_file(path: &Path) -> Result<String> {
     let (mut file, _) = open_regular(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];

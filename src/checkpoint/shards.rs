@@ -38,6 +38,10 @@ impl Checkpoint {
     pub fn path(&self) -> &Path {
         &self.path
     }
+    /// The file or files of tensors, without the index.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(TensorFile::path)
+    }
     /// In alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.place.keys().map(String::as_str)

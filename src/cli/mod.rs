@@ -1,7 +1,15 @@
 //! Commands: one file each, all of the same shape: an `Args` struct and `run(args) -> Result<exit code>`.
 
+pub mod assets;
 pub mod check;
+pub mod demo;
+pub mod doctor;
+pub mod eval;
+pub mod extract;
+pub mod model;
+pub mod output;
 pub mod progress;
+pub mod setup;
 pub mod train;
 
 use crate::error::Result;
@@ -10,7 +18,14 @@ use std::process::ExitCode;
 
 /// Document-level relation extraction: facts between entities, across sentences.
 #[derive(Parser)]
-#[command(name = "docre", version, max_term_width = 100)]
+#[command(name = "docre", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  docre demo                                            relations of the built-in examples
+  docre extract documents.jsonl --to table              relations of your own documents
+  docre train examples/train-demo.toml --out runs/demo  a model of your own
+  docre eval --gold dev.json -m runs/demo/best          its F1
+
+`docre COMMAND --help` has more examples, and the exit codes.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,8 +33,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Extract(extract::ExtractArgs),
+    Eval(eval::EvalArgs),
     Train(train::TrainArgs),
     Check(check::CheckArgs),
+    Model(model::ModelCommand),
+    Demo(demo::DemoArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Parses, runs, reports: the whole program.
@@ -38,8 +58,13 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8> {
     match command {
+        Command::Extract(args) => extract::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Model(args) => model::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

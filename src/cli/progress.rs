@@ -29,6 +29,11 @@ impl Progress {
         }
         Progress { bar, terminal, quiet, last: None }
     }
+    /// Off a terminal, the first line comes after the usual time, not at once: for work that may be short.
+    pub fn patient(mut self) -> Self {
+        self.last = Some(Instant::now());
+        self
+    }
     /// Shows step `position` with a message, now or when it is due.
     pub fn set(&mut self, position: u64, message: impl FnOnce() -> String) {
         if self.quiet {

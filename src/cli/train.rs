@@ -1,6 +1,7 @@
 //! `docre train`
 
 use super::progress::Progress;
+use super::setup::{bytes, threads};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::{Config, End, Run, Watch, step::Report};
@@ -38,9 +39,12 @@ pub struct TrainArgs {
     /// Show the configuration with all defaults, and train nothing.
     #[arg(long)]
     print_config: bool,
-    /// Threads; 0: one a core.
-    #[arg(long, env = "DOCRE_THREADS", default_value_t = 0)]
+    /// Threads; auto: one a core.
+    #[arg(long, value_name = "N", env = "DOCRE_THREADS", default_value = "auto", value_parser = threads)]
     threads: usize,
+    /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    max_memory: Option<usize>,
     /// At the end, show where the time went, by op.
     #[arg(long)]
     profile: bool,
@@ -56,6 +60,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         return Ok(0);
     }
     let device = Device::cpu(args.threads)?;
+    device.ledger().set_limit(args.max_memory);
     let mut screen = Screen { progress: Progress::new(None, args.quiet), smooth: None };
     let mut run = Run::open(config, &args.out, args.resume == "auto", &device, &mut screen)?;
     screen.progress = Progress::new(Some(run.trainer.total), args.quiet);

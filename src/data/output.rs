@@ -2,9 +2,10 @@
 
 use super::document::Document;
 use super::frames::Position;
-use super::place::pointer;
+use super::place::{clip, pointer};
 use super::relations::Relations;
 use crate::error::{Error, Result};
+use crate::text::one_line;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::Write;
@@ -29,6 +30,8 @@ pub enum OutputFormat {
     Docred,
     /// One relation a line, safe to open in a spreadsheet.
     Tsv,
+    /// For people: each document's title and its relations in columns.
+    Table,
 }
 
 #[derive(Serialize)]
@@ -101,6 +104,7 @@ impl<'a, W: Write> PredictionWriter<'a, W> {
             OutputFormat::Jsonl => self.line(&mut bytes, document, triples, warnings)?,
             OutputFormat::Docred => self.submission(&mut bytes, document, triples)?,
             OutputFormat::Tsv => self.rows(&mut bytes, document, triples),
+            OutputFormat::Table => self.table(&mut bytes, document, triples, warnings),
         }
         self.put(&bytes)
     }
@@ -167,10 +171,7 @@ impl<'a, W: Write> PredictionWriter<'a, W> {
             self.begun = true;
         }
         for t in triples {
-            let name = |e: usize| {
-                let first = document.entities.get(e).and_then(|entity| entity.mentions.first());
-                first.map_or("", |mention| mention.name.as_str())
-            };
+            let name = |e: usize| entity_name(document, e);
             let (h, t_id) = (entity_id(document, t.head), entity_id(document, t.tail));
             let (r, long) = (self.relations.code(t.relation), self.relations.name(t.relation).unwrap_or_default());
             let texts = [&document.id, h, r, t_id, name(t.head), long, name(t.tail)];
@@ -181,12 +182,45 @@ impl<'a, W: Write> PredictionWriter<'a, W> {
             out.extend_from_slice(format!("{}\t{}\n", t.score, t.margin).as_bytes());
         }
     }
+
+    fn table(&mut self, out: &mut Vec<u8>, document: &Document, triples: &[Triple], warnings: &[String]) {
+        let gap = if self.begun { "\n" } else { "" };
+        self.begun = true;
+        out.extend(format!("{gap}{}\n", one_line(&document.title)).into_bytes());
+        let names = |t: &Triple| {
+            let relation = self.relations.name(t.relation).unwrap_or(self.relations.code(t.relation));
+            [entity_name(document, t.head), relation, entity_name(document, t.tail)].map(|s| clip(&one_line(s), WIDEST))
+        };
+        let rows: Vec<[String; 3]> = triples.iter().map(names).collect();
+        let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
+        let widths = [width(0), width(1), width(2)];
+        for (row, t) in rows.iter().zip(triples) {
+            let [head, relation, tail] = row;
+            let [a, b, c] = widths;
+            out.extend(format!("  {head:<a$}  {relation:<b$}  {tail:<c$}  {:.2}\n", t.score).into_bytes());
+        }
+        if rows.is_empty() {
+            out.extend(b"  (no relations)\n");
+        }
+        for warning in warnings {
+            out.extend(format!("  warning: {}\n", one_line(warning)).into_bytes());
+        }
+    }
 }
+
+/// Characters of a column of the table.
+const WIDEST: usize = 48;
 
 const HEADER: &str = "id\th\tr\tt\thead\trelation\ttail\tscore\tmargin\n";
 
 fn entity_id(document: &Document, e: usize) -> &str {
     document.entities.get(e).map_or("", |entity| entity.id.as_str())
+}
+
+/// The first name of an entity.
+fn entity_name(document: &Document, e: usize) -> &str {
+    let first = document.entities.get(e).and_then(|entity| entity.mentions.first());
+    first.map_or("", |mention| mention.name.as_str())
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -164,10 +164,23 @@ impl Relations {
         self.id(code).ok_or_else(|| self.unknown(code))
     }
 
+    /// The class that people mean by its code or, in any case, its name; never the threshold.
+    ///
+    /// Error: E-RELATION with the nearest code.
+    pub fn find(&self, text: &str) -> Result<usize> {
+        let named = |id: &usize| self.name(*id).is_some_and(|name| name.eq_ignore_ascii_case(text));
+        let found = self.id(text).filter(|id| *id > 0).or_else(|| (1..self.len()).find(named));
+        found.ok_or_else(|| self.unknown(text))
+    }
+
     fn unknown(&self, code: &str) -> Error {
         let error = Error::data("E-RELATION", format!("unknown relation {:?}", clip(code, 40)));
         match self.nearest(code) {
-            Some(near) => error.fix(format!("did you mean {near:?}?")),
+            Some(near) => {
+                let name = self.id(near).and_then(|id| self.name(id));
+                let name = name.map(|name| format!(" ({})", clip(name, 60))).unwrap_or_default();
+                error.fix(format!("did you mean {near:?}{name}?"))
+            }
             None => error.fix(format!("the inventory has {} relations, this is none of them", self.len() - 1)),
         }
     }

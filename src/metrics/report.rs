@@ -1,5 +1,6 @@
 //! The figures of an evaluation, in percent, as JSON and as text.
 
+use crate::data::place::clip;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -91,7 +92,7 @@ impl fmt::Display for Report {
             ("infer pairs", self.infer_pairs),
         ];
         for (name, score) in rows {
-            write_row(f, name, &score)?;
+            write_row(f, name, &score, "")?;
         }
         if let (Some(f1), Some(precision), Some(known)) = (self.ign_f1, self.ign_precision, self.in_train) {
             writeln!(
@@ -103,7 +104,8 @@ impl fmt::Display for Report {
         writeln!(f, "F1 between {low:.2} and {high:.2} in 95 % of bootstrap samples of the documents")?;
         writeln!(f, "macro F1 {:.2} over {} documents", self.macro_f1, self.documents)?;
         for relation in &self.relations {
-            write_row(f, &crate::data::place::clip(&relation.r, 12), &relation.score)?;
+            let name = clip(relation.name.as_deref().unwrap_or_default(), 40);
+            write_row(f, &clip(&relation.r, 12), &relation.score, &name)?;
         }
         for (name, count) in &self.unknown_relations {
             writeln!(f, "warning: the model has no relation {name:?}: {count} gold triples missed")?;
@@ -121,7 +123,8 @@ impl fmt::Display for Report {
     }
 }
 
-fn write_row(f: &mut fmt::Formatter<'_>, name: &str, s: &Score) -> fmt::Result {
+fn write_row(f: &mut fmt::Formatter<'_>, name: &str, s: &Score, note: &str) -> fmt::Result {
     let Score { precision, recall, f1, correct, predicted, gold } = s;
-    writeln!(f, "{name:<12} {precision:>7.2} {recall:>7.2} {f1:>7.2} {correct:>9} {predicted:>9} {gold:>9}")
+    let row = format!("{name:<12} {precision:>7.2} {recall:>7.2} {f1:>7.2} {correct:>9} {predicted:>9} {gold:>9}  {note}");
+    writeln!(f, "{}", row.trim_end())
 }

@@ -1,0 +1,170 @@
+//! `docre eval`
+
+use super::extract::{Screen, read_all, show_profile};
+use super::setup::{InputArgs, ModelArgs};
+use crate::data::{self, Document, Relations};
+use crate::error::{Error, Result};
+use crate::extract::{Outcome, Stream};
+use crate::metrics::baseline::{Baseline, type_pair_baseline};
+use crate::metrics::{Evaluator, Facts, Gold, Report};
+use serde::Serialize;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Score predictions, or a model, against gold documents
+///
+/// F1 as the official evaluation of DocRED and Re-DocRED counts it, Ign F1 where a training set is given,
+/// and more. All figures are percent.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  docre eval --gold dev.json --pred result.json
+  docre eval --gold dev.json -m runs/demo/best --train-facts train.json
+  docre eval --gold documents.jsonl --pred relations.jsonl --json | jq .f1
+
+Exit codes: 0 ok, 2 usage, 3 bad document, 4 bad model, 5 device or memory, 6 a file cannot be read")]
+pub struct EvalArgs {
+    /// Documents with labels; several files add up
+    #[arg(long, required = true, value_name = "FILE")]
+    pub gold: Vec<PathBuf>,
+    /// Predictions: docre.v1 lines or the official list; without it, the model predicts
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub pred: Option<PathBuf>,
+    /// For Ign F1: a list of [head, tail, relation], or a training file with labels
+    #[arg(long, value_name = "FILE")]
+    pub train_facts: Vec<PathBuf>,
+    /// Also score the most frequent relation of each pair of entity types, learned from this file
+    #[arg(long, value_name = "FILE")]
+    pub baseline_train: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Write one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// With a model: show on stderr where the time went, by op, and who held memory
+    #[arg(long)]
+    pub profile: bool,
+    /// Say on stderr what was chosen: device, model
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    #[serde(flatten)]
+    report: Report,
+    /// The weights that predicted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<Baseline>,
+}
+
+pub fn run(args: &EvalArgs) -> Result<u8> {
+    let facts = read_facts(&args.train_facts)?;
+    let mut evaluator = Evaluator::default();
+    let (relations, model) = match &args.pred {
+        Some(pred) => {
+            each_document(&args.gold, args, |document| evaluator.add_gold(document))?;
+            evaluator.read_predictions(pred)?;
+            (None, None)
+        }
+        None => {
+            let (relations, digest) = predict(args, &mut evaluator)?;
+            (Some(relations), Some(digest))
+        }
+    };
+    let baseline = baseline(args, evaluator.gold())?;
+    let report = evaluator.report(facts.as_ref(), relations.as_ref());
+    print(args, &Figures { report, model, baseline }).map_err(|e| Error::io("output", e))?;
+    Ok(0)
+}
+
+fn each_document(files: &[PathBuf], args: &EvalArgs, mut take: impl FnMut(&Document)) -> Result<()> {
+    let mut labelled = false;
+    for file in files {
+        for document in data::open(file, args.input.options())? {
+            let document = document?;
+            labelled |= document.labels.is_some();
+            take(&document);
+        }
+    }
+    if labelled { Ok(()) } else { Err(unlabelled(files)) }
+}
+
+fn unlabelled(files: &[PathBuf]) -> Error {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    Error::data("E-LABEL", format!("{}: no document has labels", names.join(", "))).fix("give a file with gold labels")
+}
+
+/// Reads the gold documents once: each is gold, and is predicted.
+fn predict(args: &EvalArgs, evaluator: &mut Evaluator) -> Result<(Relations, String)> {
+    let (device, extractor) = args.model.open(args.verbose)?;
+    let mut screen = Screen::new(args.quiet);
+    let mut labelled = false;
+    let mut stream = Stream::new(&extractor, args.model.budget(), |outcome| match outcome {
+        Outcome::Found { document, triples, .. } => {
+            labelled |= document.labels.is_some();
+            screen.found(triples.len());
+            evaluator.add_gold(&document);
+            evaluator.add_triples(&document, &triples, &extractor.relations);
+            Ok(())
+        }
+        Outcome::Refused { error, .. } => Err(error), // a score must be one of all documents
+    });
+    read_all(&args.gold, args.input.options(), &mut stream)?;
+    stream.finish()?;
+    screen.finish();
+    if args.profile {
+        show_profile(&device);
+    }
+    if !labelled {
+        return Err(unlabelled(&args.gold));
+    }
+    Ok((extractor.relations, extractor.digest))
+}
+
+fn read_facts(files: &[PathBuf]) -> Result<Option<Facts>> {
+    let mut facts = Facts::default();
+    files.iter().try_for_each(|file| facts.read(file))?;
+    match (files.first(), facts.is_empty()) {
+        (None, _) => Ok(None),
+        (Some(_), false) => Ok(Some(facts)),
+        (Some(file), true) => Err(Error::data("E-LABEL", format!("{}: no facts", file.display()))
+            .fix("give a training file with labels, or a list of [head, tail, relation]")),
+    }
+}
+
+fn baseline(args: &EvalArgs, gold: &Gold) -> Result<Option<Baseline>> {
+    if args.baseline_train.is_empty() {
+        return Ok(None);
+    }
+    let mut train = Gold::default();
+    each_document(&args.baseline_train, args, |document| {
+        train.add(document);
+    })?;
+    Ok(Some(type_pair_baseline(&train, gold)))
+}
+
+fn print(args: &EvalArgs, figures: &Figures) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, figures)?;
+        return writeln!(out);
+    }
+    write!(out, "{}", figures.report)?;
+    if let Some(Baseline { always, cut, share }) = figures.baseline {
+        writeln!(out, "baseline, one relation for each pair of types: F1 {:.2}", always.f1)?;
+        writeln!(
+            out,
+            "baseline, only pairs of types that have it in {:.1} % of cases: F1 {:.2}",
+            100.0 * share,
+            cut.f1
+        )?;
+    }
+    out.flush()
+}

@@ -1,0 +1,178 @@
+//! `docre extract`
+
+use super::output::Output;
+use super::progress::Progress;
+use super::setup::{InputArgs, ModelArgs};
+use crate::data::output::{OutputFormat, PredictionWriter, Triple};
+use crate::data::{self, Options, Relations};
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::extract::{Outcome, Stream};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Extract relations from documents
+///
+/// Reads documents whose entities are marked, DocRED JSON or one docre.v1 document a line, and writes the
+/// relations of each, in the order of the input. Memory stays constant, whatever the length of the stream;
+/// the output does not depend on batches or threads.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  docre extract documents.jsonl > relations.jsonl
+  cat documents.jsonl | docre extract - | jq -c .relations[]
+  docre extract dev.json --to docred -o result.json
+  docre extract documents.jsonl --to table --relations P17,'place of birth'
+  docre extract big.jsonl -m runs/demo/best --on-error record -o relations.jsonl
+
+Exit codes: 0 ok, 1 finished but some documents were refused, 2 usage, 3 bad document, 4 bad model,
+5 device or memory, 6 a file cannot be read or written, 7 a number that is not finite")]
+pub struct ExtractArgs {
+    /// Files of documents; `-` reads standard input
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// File for the result, written whole or not at all; `-` is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Format of the result
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub to: OutputFormat,
+    /// Only these relations, by code or name [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub relations: Vec<String>,
+    /// What to do with a document that is refused
+    #[arg(long, value_enum, default_value = "stop")]
+    pub on_error: OnError,
+    /// At the end, show on stderr where the time went, by op, and who held memory
+    #[arg(long)]
+    pub profile: bool,
+    /// Say on stderr what was chosen: device, model
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnError {
+    /// End the program with its error
+    Stop,
+    /// Go on; say so on stderr
+    Skip,
+    /// Go on; its line in the result holds the error (jsonl; other formats: as skip)
+    Record,
+}
+
+/// Exit code: finished, but documents were refused.
+const SOME_REFUSED: u8 = 1;
+
+pub fn run(args: &ExtractArgs) -> Result<u8> {
+    let (device, extractor) = args.model.open(args.verbose)?;
+    let output = Output::create(&args.output)?;
+    let wanted = wanted(&args.relations, &extractor.relations)?;
+    let mut writer = PredictionWriter::new(output, args.to, &extractor.digest, &extractor.relations);
+    let mut screen = Screen::new(args.quiet);
+    let mut stream = Stream::new(&extractor, args.model.budget(), |outcome| {
+        let _span = device.profile().span("write");
+        match outcome {
+            Outcome::Found { document, mut triples, warnings } => {
+                triples.retain(|t: &Triple| wanted.as_ref().is_none_or(|wanted| wanted[t.relation]));
+                screen.found(triples.len());
+                writer.document(&document, &triples, &warnings)
+            }
+            Outcome::Refused { id, position, error } => {
+                if args.on_error == OnError::Stop {
+                    return Err(error.or_fix("--on-error skip to go on without this document"));
+                }
+                let record = args.on_error == OnError::Record;
+                screen.refused(&error, record && args.to == OutputFormat::Jsonl);
+                if record { writer.refused(id.as_deref(), position, &error) } else { Ok(()) }
+            }
+        }
+    });
+    read_all(&args.inputs, args.input.options(), &mut stream)?;
+    stream.finish()?;
+    writer.finish()?.commit()?;
+    screen.finish();
+    if args.profile {
+        show_profile(&device);
+    }
+    Ok(if screen.refused > 0 { SOME_REFUSED } else { 0 })
+}
+
+/// Feeds the files to the stream, one after the other.
+pub fn read_all<F>(inputs: &[PathBuf], options: Options, stream: &mut Stream<F>) -> Result<()>
+where
+    F: FnMut(Outcome) -> Result<()>,
+{
+    inputs.iter().try_for_each(|input: &PathBuf| stream.read(data::open(input as &Path, options)?))
+}
+
+/// The table of times adds up to the wall time since the device was opened.
+pub fn show_profile(device: &Device) {
+    eprint!("{}{}", device.profile(), device.ledger());
+}
+
+/// By class, whether its relations are wanted; none: all are.
+fn wanted(names: &[String], relations: &Relations) -> Result<Option<Vec<bool>>> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut wanted = vec![false; relations.len()];
+    for name in names {
+        // A wrong flag, not a wrong document.
+        let class = relations.find(name.trim()).map_err(|e| e.of_kind(Kind::Usage).context("--relations"))?;
+        wanted[class] = true;
+    }
+    Ok(Some(wanted))
+}
+
+/// Counts, progress and the last line, on stderr.
+pub struct Screen {
+    progress: Progress,
+    quiet: bool,
+    start: Instant,
+    documents: usize,
+    relations: usize,
+    pub refused: usize,
+}
+
+impl Screen {
+    pub fn new(quiet: bool) -> Self {
+        let progress = Progress::new(None, quiet).patient();
+        Screen { progress, quiet, start: Instant::now(), documents: 0, relations: 0, refused: 0 }
+    }
+    pub fn found(&mut self, relations: usize) {
+        self.documents += 1;
+        self.relations += relations;
+        let Screen { ref mut progress, start, documents, relations, .. } = *self;
+        progress.set(documents as u64, || format!("documents, {relations} relations {}", pace(start, documents)));
+    }
+    /// Says so, unless the output does.
+    fn refused(&mut self, error: &Error, recorded: bool) {
+        self.refused += 1;
+        if !recorded {
+            self.progress.line(&format!("refused: {error}"));
+        }
+    }
+    pub fn summary(&self) -> String {
+        let refused = if self.refused > 0 { format!(", {} refused", self.refused) } else { String::new() };
+        let (documents, relations) = (self.documents, self.relations);
+        format!("{documents} documents, {relations} relations{refused} {}", pace(self.start, documents))
+    }
+    pub fn finish(&self) {
+        self.progress.finish();
+        if !self.quiet {
+            eprintln!("{}", self.summary());
+        }
+    }
+}
+
+fn pace(start: Instant, documents: usize) -> String {
+    let seconds = start.elapsed().as_secs_f64();
+    format!("in {seconds:.2} s ({:.1} documents/s)", documents as f64 / seconds.max(1e-9))
+}

@@ -1,0 +1,139 @@
+//! Extraction from a stream: input order, memory bounded by the budget, refused documents by name.
+
+use super::{Budget, Extractor};
+use crate::data::frames::Position;
+use crate::data::output::Triple;
+use crate::data::{Document, Documents};
+use crate::error::{Error, Kind, Result};
+use crate::layout::Encoded;
+
+/// What became of one document.
+pub enum Outcome {
+    Found { document: Document, triples: Vec<Triple>, warnings: Vec<String> },
+    Refused { id: Option<String>, position: Position, error: Error },
+}
+
+/// Gathers documents until the budget is reached, predicts them together, and hands each outcome to
+/// `sink`, in the order of the input. An error of `sink` ends the stream.
+pub struct Stream<'a, F: FnMut(Outcome) -> Result<()>> {
+    extractor: &'a Extractor,
+    budget: Budget,
+    sink: F,
+    waiting: Vec<Waiting>,
+    pieces: usize,
+    cells: usize,
+}
+
+struct Waiting {
+    document: Document,
+    encoded: Encoded,
+    position: Position,
+}
+
+impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
+    pub fn new(extractor: &'a Extractor, budget: Budget, sink: F) -> Self {
+        Stream { extractor, budget, sink, waiting: Vec::new(), pieces: 0, cells: 0 }
+    }
+
+    /// Takes in every document of `documents`; the last ones wait until [`Stream::finish`].
+    ///
+    /// Errors: those of `sink`; E-IO of the input; of the model and the device, unless one document alone
+    /// asks for more memory than there is: that document is refused.
+    pub fn read(&mut self, mut documents: Documents) -> Result<()> {
+        let profile = self.extractor.model.params.device().profile();
+        loop {
+            let next = {
+                let _span = profile.span("read documents");
+                documents.next()
+            };
+            let Some(document) = next else { return Ok(()) };
+            let latest = documents.latest();
+            let position = latest.position;
+            let encoded = document.and_then(|document| Ok((self.extractor.encode(&document)?, document)));
+            match encoded {
+                Ok((encoded, document)) => self.push(Waiting { document, encoded, position })?,
+                Err(error) if error.kind() == Kind::Io => return Err(error),
+                Err(error) => {
+                    let id = latest.id.clone();
+                    self.flush()?;
+                    (self.sink)(Outcome::Refused { id, position, error })?;
+                }
+            }
+        }
+    }
+
+    /// Predicts what still waits.
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()
+    }
+
+    fn push(&mut self, next: Waiting) -> Result<()> {
+        let (pieces, cells) = size(&next.encoded);
+        let past = self.pieces + pieces > self.budget.tokens || self.cells + cells > self.budget.cells;
+        if past {
+            self.flush()?;
+        }
+        self.pieces += pieces;
+        self.cells += cells;
+        self.waiting.push(next);
+        // A full batch goes at once: whoever feeds a pipe line by line waits for its answer.
+        let full = self.pieces >= self.budget.tokens || self.cells >= self.budget.cells;
+        if full || self.waiting.len() >= self.budget.documents { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        (self.pieces, self.cells) = (0, 0);
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let encoded: Vec<&Encoded> = waiting.iter().map(|w| &w.encoded).collect();
+        match self.extractor.predict(&encoded) {
+            Ok(triples) => waiting.into_iter().zip(triples).try_for_each(|(w, triples)| self.found(w, triples)),
+            Err(error) if error.code() == "E-OOM" => waiting.into_iter().try_for_each(|w| self.alone(w)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One document that did not fit beside others, or at all.
+    fn alone(&mut self, waiting: Waiting) -> Result<()> {
+        match self.extractor.predict(&[&waiting.encoded]) {
+            Ok(mut triples) => self.found(waiting, triples.pop().unwrap_or_default()),
+            Err(error) if error.code() == "E-OOM" => {
+                let Waiting { document, encoded, position } = waiting;
+                let (pieces, cells) = size(&encoded);
+                let (id, n) = (crate::data::place::clip(&document.id, 60), document.entities.len());
+                let what = format!("document {id:?} ({pieces} word pieces, {n} entities, {cells} pairs)");
+                let error = error.context(what).fix("a larger --max-memory, or split the document");
+                (self.sink)(Outcome::Refused { id: Some(document.id), position, error })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn found(&mut self, Waiting { document, .. }: Waiting, triples: Vec<Triple>) -> Result<()> {
+        let warnings = warnings(&document);
+        (self.sink)(Outcome::Found { document, triples, warnings })
+    }
+}
+
+/// Word pieces and ordered pairs.
+fn size(encoded: &Encoded) -> (usize, usize) {
+    (encoded.ids.len(), encoded.mentions.len().pow(2))
+}
+
+/// What a reader of the output should know about a document that was not refused.
+fn warnings(document: &Document) -> Vec<String> {
+    const SHOWN: usize = 5;
+    if document.entities.is_empty() {
+        return vec!["no entities: relations are found between the entities that a document lists".to_string()];
+    }
+    let unmentioned = document.entities.iter().filter(|e| e.mentions.is_empty());
+    let ids: Vec<&str> = unmentioned.clone().take(SHOWN).map(|e| e.id.as_str()).collect();
+    let count = unmentioned.count();
+    if count == 0 {
+        return Vec::new();
+    }
+    let more = if count > SHOWN { ", …" } else { "" };
+    vec![format!("{count} of {} entities without a mention: {}{more}", document.entities.len(), ids.join(", "))]
+}
