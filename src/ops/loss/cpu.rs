@@ -1,5 +1,5 @@
 use super::{Distillation, Loss, Objective, Teacher};
-use crate::device::cpu::rows::{PARTIAL, chunk, max, sum, sum2};
+use crate::device::cpu::vector::{PARTIAL, chunk, max, sum, sum2};
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::layout::Labels;
