@@ -1,2 +1,3 @@
 //! Shared by the test files.
 pub mod golden;
+pub mod tiny;
