@@ -100,7 +100,7 @@ fn a_pad_index_equals_the_padded_table() {
         let ours = run_from(
             &device,
             DType::F64,
-            &[compact.clone()],
+            std::slice::from_ref(&compact),
             &|tape, t| axial(tape, &t[0], &small, heads, axis),
             0.0,
             &|_| fold(&dy, out),
@@ -108,7 +108,7 @@ fn a_pad_index_equals_the_padded_table() {
         let theirs = run_from(
             &device,
             DType::F64,
-            &[padded.clone()],
+            std::slice::from_ref(&padded),
             &|tape, t| axial(tape, &t[0], &large, heads, axis),
             0.0,
             &|_| dy.clone(),
