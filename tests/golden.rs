@@ -4,15 +4,16 @@
 mod common;
 
 use common::golden::{golden, golden_config};
-use docre::checkpoint::{Stored, TensorFile, Want, load, save};
+use docre::checkpoint::{Stored, TensorFile, Want, build, load, save};
 use docre::device::Device;
 use docre::dtype::{DType, Real};
 use docre::layout::{Encoded, Labels};
 use docre::model::batch::Batch;
-use docre::model::config::{Architecture, ModelConfig, PadCells};
+use docre::model::config::{Architecture, HeadConfig, ModelConfig, PadCells};
 use docre::model::names::{Group, parameter_table};
 use docre::model::{Model, Params, encoder};
 use docre::ops::attention_rows::attention_rows;
+use docre::ops::gather::gather;
 use docre::ops::loss::{Distillation, Objective, Teacher, loss, predict};
 use docre::tape::{Grads, Tape};
 use docre::tensor::Tensor;
@@ -163,9 +164,8 @@ fn check_attention(model: &Model, case: &Case, tolerance: f64) {
         let e = encoder::encode(&mut tape, &model.params, &model.config.encoder, &batch, false).unwrap();
         let a = attention_rows(&mut tape, &e.qkv, &e.lse, &batch.documents, heads, e.drop).unwrap().to_f64();
         let at = |h: usize, i: usize, j: usize| a[(i * heads + h) * length + j];
-        let ours: Vec<f64> = (0..heads * length * length)
-            .map(|x| at(x / (length * length), x / length % length, x % length))
-            .collect();
+        let ours: Vec<f64> =
+            (0..heads * length * length).map(|x| at(x / (length * length), x / length % length, x % length)).collect();
         close(&name, &ours, &read(&case.file, &name), tolerance);
     }
 }
@@ -263,4 +263,39 @@ fn golden_gpu_pad42() {
 fn golden_atlop() {
     parity::<f64>("atlop", "atlop", 0, F64);
     parity::<f32>("atlop", "atlop", 0, F32);
+}
+
+/// A real encoder on real documents, one of them of two windows.
+#[test]
+fn golden_minilm_encoder() {
+    let Some(dir) = std::env::var_os("DOCRE_MINILM_DIR") else {
+        eprintln!(
+            "SKIPPED golden_minilm_encoder: set DOCRE_MINILM_DIR to a copy of all-MiniLM-L6-v2 (90 MB, not kept here)"
+        );
+        return;
+    };
+    let head = HeadConfig {
+        extractor_size: 8,
+        block_size: 8,
+        axial_layers: 1,
+        axial_heads: 1,
+        ..HeadConfig::released(Architecture::KdDocre, 2)
+    };
+    let config = ModelConfig::load(&dir).unwrap().with_head(head, Vec::new()).unwrap();
+    let (model, _) = build::<f32>(&dir, config, Want::Encoder, 1, &Device::cpu(2).unwrap()).unwrap();
+    let case = Case::open("minilm_encoder");
+    assert_eq!(case.documents.iter().map(|d| d.ids.len()).collect::<Vec<_>>(), [161, 259, 513]);
+    let batch = model.batch(&case.documents.iter().collect::<Vec<_>>()).unwrap();
+    let mut tape = Tape::inference();
+    let encoded = encoder::encode(&mut tape, &model.params, &model.config.encoder, &batch, false).unwrap();
+    let hidden = gather(&mut tape, &encoded.hidden, batch.merge.as_ref().unwrap()).unwrap();
+    for d in 0..case.documents.len() {
+        let (ours, golden) =
+            (rows(&hidden, batch.documents.tokens.range(d)), read(&case.file, &format!("doc{d}.hidden")));
+        let worst = ours.iter().zip(&golden).map(|(o, g)| (o - g).abs()).fold(0.0, f64::max);
+        eprintln!("document {d}: largest error {worst:.2e}");
+        assert_eq!(ours.len(), golden.len());
+        // Six layers of f32 on either side, values up to about 2; NaN-safe.
+        assert!(ours.iter().zip(&golden).all(|(o, g)| (o - g).abs() <= 1e-4), "document {d}: {worst:e}");
+    }
 }

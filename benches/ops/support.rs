@@ -4,6 +4,7 @@ use criterion::{Criterion, Throughput};
 use docre::Result;
 use docre::device::Device;
 use docre::dtype::DType;
+use docre::layout::{Documents, Segments, Window};
 use docre::tape::{Grads, Tape};
 use docre::tensor::Tensor;
 use std::time::Duration;
@@ -24,6 +25,19 @@ pub fn tensor(device: &Device, shape: &[usize]) -> Tensor {
     let values: Vec<f32> =
         (0..n as u32).map(|i| i.wrapping_mul(2_654_435_761) as f32 / 1_073_741_824.0 - 2.0).collect();
     Tensor::from_vec(device, "bench", shape, values).expect("memory")
+}
+
+/// One window, and entities with one, two, one, two … mentions.
+pub fn document() -> Documents {
+    let mentions = Segments::from_lengths((0..ENTITIES).map(|e| 1 + e % 2));
+    Documents {
+        tokens: Segments::from_lengths([TOKENS]),
+        windows: Segments::from_lengths([1]),
+        window: vec![Window { rows: 0..TOKENS, keep: 0..TOKENS, first: 0 }],
+        entities: Segments::from_lengths([ENTITIES]),
+        mention: (0..mentions.rows()).map(|m| m * 7 % TOKENS).collect(),
+        mentions,
+    }
 }
 
 /// Times `op` in inference, then with its backward pass. `params` are elements of parameters, all at

@@ -1,3 +1,4 @@
 //! Shared by the test files.
 pub mod golden;
 pub mod models;
+pub mod tiny;

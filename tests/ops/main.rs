@@ -1,6 +1,11 @@
 //! The five checks of every op (`support` says what they are), one file an op.
 
 mod add;
+mod attention;
+mod attention_rows;
+mod axial;
+mod bilinear;
+mod context_pool;
 mod dropout;
 mod embedding;
 mod entity_pool;

@@ -119,6 +119,18 @@ fn output_gradient(n: usize) -> Vec<f64> {
 
 /// Forward and backward. Parameter gradients start at `before` and must be added to.
 pub fn run(device: &Device, dtype: DType, inputs: &[Input], op: Op, before: f64) -> Outcome {
+    run_from(device, dtype, inputs, op, before, &output_gradient)
+}
+
+/// As [`run`], for the gradient `dy(elements)` of the output.
+pub fn run_from(
+    device: &Device,
+    dtype: DType,
+    inputs: &[Input],
+    op: Op,
+    before: f64,
+    dy: &dyn Fn(usize) -> Vec<f64>,
+) -> Outcome {
     let (operands, count) = operands(device, dtype, inputs);
     let mut grads = Grads::new(device, dtype, count).unwrap();
     match dtype {
@@ -127,7 +139,7 @@ pub fn run(device: &Device, dtype: DType, inputs: &[Input], op: Op, before: f64)
     }
     let mut tape = Tape::training(7, 3);
     let y = op(&mut tape, &operands).unwrap();
-    let dy = tensor(device, dtype, y.shape(), &output_gradient(y.len()));
+    let dy = tensor(device, dtype, y.shape(), &dy(y.len()));
     grads.put(&y, dy).unwrap();
     tape.backward(&mut grads).unwrap();
     let flat: Vec<f64> = grads.flat().to_f64().iter().map(|g| g - before).collect();
@@ -280,5 +292,28 @@ pub fn check_rows_alone(inputs: &[Input], by_row: &[usize], op: Op, rows: &[usiz
         }
         let alone = value(&device, DType::F32, &one, op);
         assert_same_bits(&format!("row {row} alone"), &alone, &all[row * alone.len()..(row + 1) * alone.len()]);
+    }
+}
+
+/// A document's bits do not depend on the documents that share the call. `inputs` is the packed call,
+/// `alone` cuts one document out of it: its place among the output's elements and among each input's, its
+/// own inputs, its op. Values and gradients of activations.
+#[track_caller]
+pub fn check_alone(inputs: &[Input], op: Op, alone_op: Op, output: usize, places: &[std::ops::Range<usize>]) {
+    let device = poisoned(2);
+    let all = run(&device, DType::F32, inputs, op, 0.0);
+    let cut = |(input, place): (&Input, &std::ops::Range<usize>)| {
+        let dim: usize = input.shape[1..].iter().product();
+        let shape = [&[place.len() / dim.max(1)], &input.shape[1..]].concat();
+        Input { shape, values: input.values[place.clone()].to_vec(), ..input.clone() }
+    };
+    let own: Vec<Input> = inputs.iter().zip(places).map(cut).collect();
+    let dy = output_gradient(all.value.len());
+    let alone = run_from(&device, DType::F32, &own, alone_op, 0.0, &|n| dy[output..output + n].to_vec());
+    assert_same_bits("document alone", &alone.value, &all.value[output..output + alone.value.len()]);
+    for (((input, place), alone), all) in own.iter().zip(places).zip(&alone.grads).zip(&all.grads) {
+        if !input.parameter {
+            assert_same_bits(&format!("d{} of a document alone", input.name), alone, &all[place.clone()]);
+        }
     }
 }

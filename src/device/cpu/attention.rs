@@ -85,7 +85,7 @@ impl<'a, T: Real> Task<'a, T> {
             }
             let top = max(scores);
             scores.iter_mut().for_each(|s| *s = (*s - top).exp());
-            let total = sum(scores);
+            let total = sum(scores, |s| s);
             let inverse = T::ONE / total;
             scores.iter_mut().for_each(|s| *s *= inverse);
             top + total.ln()

@@ -1,11 +1,9 @@
 //! The CPU backend: threads, matrix product, vector math.
 
-
 pub mod attention;
 pub mod gemm;
 pub mod math;
 pub mod pool;
-pub mod rows;
 pub mod scratch;
 pub mod simd;
 pub mod vector;

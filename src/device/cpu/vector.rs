@@ -1,48 +1,113 @@
-//! Reductions with sixteen running values, so that they become vector code and still have one order.
+//! Reductions and row-wise loops in a fixed order.
+//!
+//! Blocks are fixed by the row length alone, so that no bit depends on the number of threads, and a
+//! row's bits do not depend on the rows beside it.
 
+use super::simd::vectorize;
 use crate::dtype::Real;
+use rayon::prelude::*;
 
-const LANES: usize = 16;
+/// Rows whose column sums make one partial. Part of the definition of the result's bits.
+pub const PARTIAL: usize = 64;
 
-/// `f` folded over pairs of elements in sixteen lanes, then the lanes in order.
+/// Running values of a reduction: two registers of AVX-512 or four of AVX2 hide the latency of an
+/// addition. Part of the definition of the result's bits.
+const LANES: usize = 32;
+
+/// Rows that a task takes, `dim` wide: 64 KiB of f32, far above the cost of a task.
+pub fn block(dim: usize) -> usize {
+    ((1 << 14) / dim.max(1)).max(1)
+}
+
+/// Elements of a block of `rows` rows; never 0, which no chunking takes.
+pub fn chunk(rows: usize, dim: usize) -> usize {
+    (rows * dim).max(1)
+}
+
+/// `sum of f(x)` in 32 lanes (element i goes to lane i mod 32), lanes added pairwise.
 #[inline(always)]
-fn lanes<T: Real>(a: &[T], b: &[T], start: T, f: impl Fn(T, T, T) -> T, join: impl Fn(T, T) -> T) -> T {
-    let mut acc = [start; LANES];
-    let (ab, at) = a.as_chunks::<LANES>();
-    let (bb, bt) = b.as_chunks::<LANES>();
-    for (x, y) in ab.iter().zip(bb) {
-        for l in 0..LANES {
-            acc[l] = f(acc[l], x[l], y[l]);
+pub fn sum<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
+    sum2(x, x, |x, _| f(x))
+}
+
+/// `sum of f(x, y)`, in the order of [`sum`].
+#[inline(always)]
+pub fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
+    let (xs, x_rest) = x.as_chunks::<LANES>();
+    let (ys, y_rest) = y.as_chunks::<LANES>();
+    let mut lanes = [T::ZERO; LANES];
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += f(x[i], y[i]);
         }
     }
-    for (l, (x, y)) in at.iter().zip(bt).enumerate() {
-        acc[l] = f(acc[l], *x, *y);
+    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane += f(x, y);
     }
-    acc.into_iter().fold(start, join)
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            let other = lanes[i + half];
+            lanes[i] += other;
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
-/// Sum of `a[i] b[i]`.
+/// Sum of `x[i] y[i]`, in the order of [`sum`].
 #[inline(always)]
-pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    lanes(a, b, T::ZERO, |s, x, y| s + x * y, |s, x| s + x)
+pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+    sum2(x, y, |x, y| x * y)
 }
 
-/// Sum of `a[i]`.
+/// The largest element, in the lanes of [`sum`]; a NaN if there is one, -infinity of nothing.
 #[inline(always)]
-pub fn sum<T: Real>(a: &[T]) -> T {
-    lanes(a, a, T::ZERO, |s, x, _| s + x, |s, x| s + x)
+pub fn max<T: Real>(x: &[T]) -> T {
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [T::NEG_INFINITY; LANES];
+    for block in blocks {
+        for i in 0..LANES {
+            lanes[i] = lanes[i].max(block[i]);
+        }
+    }
+    lanes.iter_mut().zip(rest).for_each(
+        #[inline(always)]
+        |(lane, &x)| *lane = lane.max(x),
+    );
+    lanes.iter().fold(
+        T::NEG_INFINITY,
+        #[inline(always)]
+        |top, &x| top.max(x),
+    )
 }
 
-/// The largest element; NaN if there is one; -infinity for none.
+/// `into += x`, elementwise.
 #[inline(always)]
-pub fn max<T: Real>(a: &[T]) -> T {
-    lanes(a, a, T::NEG_INFINITY, |s, x, _| s.max(x), |s, x| s.max(x))
+pub fn add_to<T: Real>(into: &mut [T], x: &[T]) {
+    into.iter_mut().zip(x).for_each(|(a, &b)| *a += b);
 }
 
 /// `y += alpha x`.
 #[inline(always)]
 pub fn axpy<T: Real>(alpha: T, x: &[T], y: &mut [T]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * *x);
+}
+
+/// `sums[j] += sum over rows of data[row][j]`, rows in order: partials of [`PARTIAL`] rows, added in order.
+pub fn add_column_sums<T: Real>(data: &[T], width: usize, sums: &mut [T]) {
+    let partials: Vec<Vec<T>> = data
+        .par_chunks(chunk(PARTIAL, width))
+        .map(|block| {
+            let mut sum = vec![T::ZERO; width];
+            vectorize(
+                #[inline(always)]
+                || block.chunks_exact(width).for_each(|row| add_to(&mut sum, row)),
+            );
+            sum
+        })
+        .collect();
+    partials.iter().for_each(|partial| add_to(sums, partial));
 }
 
 /// Splits `data` into consecutive mutable parts of the given lengths.

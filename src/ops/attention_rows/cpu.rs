@@ -54,7 +54,7 @@ impl<'a, T: Real> Layer<'a, T> {
         if windows.len() < 2 {
             return T::ONE;
         }
-        let factor = T::ONE / (sum(out) + T::of(EPSILON));
+        let factor = T::ONE / (sum(out, |x| x) + T::of(EPSILON));
         out.iter_mut().for_each(|x| *x *= factor);
         factor
     }

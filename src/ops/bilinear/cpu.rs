@@ -1,9 +1,8 @@
 use crate::device::cpu::gemm::{CHUNK, Left, Mat, Operand, Packed, Start, gemm, gemm_onto, multiply};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
-use crate::device::cpu::vector::{axpy, dot};
+use crate::device::cpu::vector::{add_column_sums, axpy, dot};
 use crate::dtype::Real;
-use crate::device::cpu::rows::add_column_sums;
 use crate::tape::Grads;
 use crate::tensor::Tensor;
 use rayon::prelude::*;

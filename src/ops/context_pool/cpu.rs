@@ -47,7 +47,7 @@ impl<'a, T: Real> PairWeights<'a, T> {
             let mut q = Scratch::new(self.tokens);
             vectorize(#[inline(always)] || {
                 self.weights(p, 0, &mut q);
-                T::ONE / (sum(&q) + T::of(epsilon))
+                T::ONE / (sum(&q, |q| q) + T::of(epsilon))
             })
         };
         (0..self.pairs.len()).into_par_iter().map(inverse).collect()

@@ -1,4 +1,4 @@
-use crate::device::cpu::rows::{add_column_sums, add_to, block, chunk};
+use crate::device::cpu::vector::{add_column_sums, add_to, block, chunk};
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::tape::Grads;

@@ -1,4 +1,4 @@
-use crate::device::cpu::rows::{block, chunk};
+use crate::device::cpu::vector::{block, chunk};
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::layout::Sources;

@@ -1,4 +1,4 @@
-use crate::device::cpu::rows::{PARTIAL, add_to, block, chunk, sum, sum2};
+use crate::device::cpu::vector::{PARTIAL, add_to, block, chunk, sum, sum2};
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::rng::Dropout;

@@ -1,5 +1,5 @@
 use crate::device::cpu::gemm::{Mat, Start, gemm, gemm_onto};
-use crate::device::cpu::rows::add_column_sums;
+use crate::device::cpu::vector::add_column_sums;
 use crate::dtype::Real;
 use crate::tape::Grads;
 use crate::tensor::Tensor;

@@ -1,5 +1,5 @@
 use super::{Distillation, Loss, Objective, Teacher};
-use crate::device::cpu::rows::{PARTIAL, chunk, max, sum, sum2};
+use crate::device::cpu::vector::{PARTIAL, chunk, max, sum, sum2};
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::layout::Labels;
@@ -22,7 +22,7 @@ pub fn all<T: Real>(
         Some(d) => d.slice_mut::<T>().chunks_mut(size).collect(),
         None => (0..l.len().div_ceil(size)).map(|_| <&mut [T]>::default()).collect(),
     };
-    let mean = 1.0 / cells as f64;
+    let mean = 1.0 / cells.max(1) as f64; // documents without a cell cost nothing
     let block = |(b, (d, l)): (usize, (&mut [T], &[T]))| {
         let mut scratch = vec![T::ZERO; classes];
         let mut sums = Loss::default();

@@ -10,7 +10,8 @@
 //!
 //! Distillation: MSE `mean over cells x R of (l - t)^2`, or `KL(teacher || student)` of the softmax over
 //! all classes, `sum over r of p^t_r (log p^t_r - log p^s_r)`, mean over cells.
-//! Means divide by `cells`, the rows of the whole batch, so that parts of a split batch add up.
+//! Means divide by `cells`, the rows of the whole batch, so that parts of a split batch add up; of no
+//! cells the loss is 0.
 //! The row's exponentials are summed in the working type, everything of a gold class and the sum over
 //! cells is f64, in a fixed order. Reads R values a cell (2R with a teacher), writes R in training; the
 //! backward pass only hands the gradient on.

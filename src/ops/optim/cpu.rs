@@ -1,5 +1,5 @@
 use super::{Hyper, Span};
-use crate::device::cpu::rows::sum;
+use crate::device::cpu::vector::sum;
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::tensor::Tensor;

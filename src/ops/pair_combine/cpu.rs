@@ -1,5 +1,5 @@
 use super::Role;
-use crate::device::cpu::rows::{add_column_sums, add_to};
+use crate::device::cpu::vector::{add_column_sums, add_to};
 use crate::device::cpu::simd::vectorize;
 use crate::dtype::Real;
 use crate::layout::Grid;

@@ -1,0 +1,82 @@
+//! Tiny models with random weights, and documents for them.
+#![allow(dead_code)] // each test file uses its part
+
+use docre::device::Device;
+use docre::dtype::Real;
+use docre::layout::{Encoded, Labels};
+use docre::model::config::ModelConfig;
+use docre::model::names::{parameter_table, random_encoder};
+use docre::model::params::initialize;
+use docre::model::{Model, Params};
+use docre::rng::Stream;
+use serde_json::{Value, json};
+
+pub const VOCABULARY: usize = 40;
+/// The encoder's window.
+pub const WINDOW: usize = 32;
+pub const CLASSES: usize = 5;
+
+/// A plain encoder: 2 layers, 2 heads, 16 wide.
+pub fn encoder_json() -> Value {
+    json!({
+        "model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 24, "vocab_size": VOCABULARY, "max_position_embeddings": WINDOW, "type_vocab_size": 2,
+    })
+}
+
+/// With a head of 2 axial layers; `head` overrides its fields.
+pub fn config(head: Value) -> ModelConfig {
+    let mut all = encoder_json();
+    all["docre"] =
+        json!({"extractor_size": 16, "block_size": 8, "classes": CLASSES, "axial_layers": 2, "axial_heads": 2});
+    let fields = head.as_object().unwrap().clone();
+    all["docre"].as_object_mut().unwrap().extend(fields);
+    ModelConfig::parse(&all.to_string()).unwrap()
+}
+
+pub fn without_dropout(mut config: ModelConfig) -> ModelConfig {
+    (config.encoder.hidden_dropout_prob, config.encoder.attention_probs_dropout_prob) = (0.0, 0.0);
+    config
+}
+
+/// As a new model starts, the encoder too.
+pub fn fresh<T: Real>(config: &ModelConfig, threads: usize) -> Model {
+    let mut table = parameter_table(config);
+    random_encoder(&mut table);
+    let mut flat = vec![T::ZERO; table.iter().map(|p| p.elements()).sum()];
+    initialize(&table, &(0..table.len()).collect::<Vec<_>>(), 5, &mut flat);
+    let params = Params::new(&Device::cpu(threads).unwrap(), table, flat).unwrap();
+    Model { config: config.clone(), params }
+}
+
+/// With weights up to 0.5 everywhere, so that every parameter matters.
+pub fn lively<T: Real>(config: &ModelConfig, threads: usize) -> Model {
+    let table = parameter_table(config);
+    let mut stream = Stream::new(9, 1);
+    let mut flat: Vec<T> = Vec::new();
+    for param in &table {
+        let center = if param.name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        flat.extend((0..param.elements()).map(|_| T::of(center + stream.uniform() - 0.5)));
+    }
+    let params = Params::new(&Device::cpu(threads).unwrap(), table, flat).unwrap();
+    Model { config: config.clone(), params }
+}
+
+/// `[CLS]`, `length - 2` random pieces, `[SEP]`; mentions as they are given.
+pub fn document(seed: u64, length: usize, mentions: &[&[u32]]) -> Encoded {
+    let mut stream = Stream::new(seed, 2);
+    let mut ids = vec![1];
+    ids.extend((2..length).map(|_| (4 + stream.below(VOCABULARY - 4)) as u32));
+    ids.push(2);
+    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect() }
+}
+
+/// Some relations off the diagonal, a few cells with two.
+pub fn labels(seed: u64, entities: usize, classes: usize) -> Labels {
+    let mut stream = Stream::new(seed, 3);
+    let mut labels = Labels::new(entities * entities, classes);
+    for cell in (0..entities * entities).filter(|c| c / entities != c % entities) {
+        (0..stream.below(3)).for_each(|_| labels.set(cell, 1 + stream.below(classes - 1)));
+    }
+    labels
+}

@@ -1,0 +1,150 @@
+//! The matrix product: exact on small integers for every shape, layout and instruction set, and the
+//! same bits for a row whatever shares the call.
+
+use docre::device::Device;
+use docre::device::cpu::gemm::{CHUNK, Mat, gemm};
+use docre::dtype::Real;
+use docre::rng::Stream;
+
+/// Columns of C that the product packs at a time.
+const SLAB: usize = 1024;
+
+/// A matrix in memory with room beyond its columns (or rows), which must not be read into the result.
+struct Stored<T> {
+    data: Vec<T>,
+    stride: usize,
+    by_columns: bool,
+}
+
+impl<T: Real> Stored<T> {
+    fn new(values: &[i64], (rows, cols): (usize, usize), by_columns: bool, stride: Option<usize>) -> Self {
+        let (lines, length) = if by_columns { (cols, rows) } else { (rows, cols) };
+        let stride = stride.map_or(length, |s| s.max(length));
+        let mut data = vec![T::of(f64::NAN); lines * stride];
+        for (i, &value) in values.iter().enumerate() {
+            let (r, c) = (i / cols, i % cols);
+            data[if by_columns { c * stride + r } else { r * stride + c }] = T::of(value as f64);
+        }
+        Stored { data, stride, by_columns }
+    }
+    fn mat(&self) -> Mat<'_, T> {
+        let rows = Mat::rows(&self.data, self.stride);
+        if self.by_columns { rows.t() } else { rows }
+    }
+}
+
+/// -15..=15: sums of up to 74,000 products stay below 2^24, exact in f32 in any order.
+fn integers(seed: u64, n: usize) -> Vec<i64> {
+    let mut stream = Stream::new(seed, 3);
+    (0..n).map(|_| stream.below(31) as i64 - 15).collect()
+}
+
+fn product(a: &[i64], b: &[i64], (m, n, k): (usize, usize, usize)) -> Vec<i64> {
+    let dot = |i: usize, j: usize| a[i * k..(i + 1) * k].iter().zip(&b[j * k..(j + 1) * k]).map(|(a, b)| a * b).sum();
+    (0..m * n).map(|at| dot(at / n, at % n)).collect()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    by_columns: bool,
+    stride: Option<usize>,
+}
+
+fn check<T: Real>(device: &Device, (m, n, k): (usize, usize, usize), left: Layout, right: Layout) {
+    let (a, b) = (integers(1, m * k), integers(2, n * k));
+    let want = product(&a, &b, (m, n, k));
+    let a = Stored::<T>::new(&a, (m, k), left.by_columns, left.stride);
+    let b = Stored::<T>::new(&b, (n, k), right.by_columns, right.stride);
+    let Device::Cpu(cpu) = device;
+    for assign in [true, false] {
+        let before = if assign { f64::NAN } else { 7.0 };
+        let mut c = vec![T::of(before); m * n];
+        cpu.run(|| gemm(m, n, k, &a.mat(), &b.mat(), &mut c, assign));
+        for (i, (got, want)) in c.iter().zip(&want).enumerate() {
+            let want = *want as f64 + if assign { 0.0 } else { 7.0 };
+            assert!(got.f64() == want, "({m}, {n}, {k}) {left:?} {right:?} assign {assign} [{i}]: {got:?}, not {want}");
+        }
+    }
+}
+
+fn layouts(strides: &[Option<usize>]) -> Vec<Layout> {
+    strides.iter().flat_map(|&stride| [false, true].map(|by_columns| Layout { by_columns, stride })).collect()
+}
+
+#[test]
+fn integers_are_exact_in_every_layout() {
+    let device = Device::cpu(2).unwrap();
+    let some = layouts(&[None, Some(67), Some(512)]); // 512 f32 are 2048 bytes, 512 f64 are 4096
+    for size in [(1, 1, 1), (13, 33, 31), (25, 65, 7)] {
+        for (&left, &right) in some.iter().flat_map(|l| some.iter().map(move |r| (l, r))) {
+            check::<f32>(&device, size, left, right);
+            check::<f64>(&device, size, left, right);
+        }
+    }
+}
+
+#[test]
+fn integers_are_exact_in_every_shape() {
+    let device = Device::cpu(2).unwrap();
+    let plain = Layout { by_columns: false, stride: None };
+    let columns = Layout { by_columns: true, stride: None };
+    // One less, as many, one more than: rows of a tile (4, 6, 12), columns of one (4, 8, 16, 32), a chunk, a slab.
+    for m in [0, 1, 3, 4, 5, 6, 7, 11, 12, 13, 97] {
+        for n in [0, 1, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33] {
+            for k in [0, 1, 2, 17] {
+                check::<f32>(&device, (m, n, k), plain, plain);
+                check::<f64>(&device, (m, n, k), plain, columns);
+            }
+        }
+    }
+    for k in [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1] {
+        check::<f32>(&device, (13, 33, k), plain, plain);
+        check::<f32>(&device, (7, 9, k), columns, columns);
+    }
+    for n in [SLAB - 1, SLAB, SLAB + 1] {
+        check::<f32>(&device, (5, n, 3), plain, plain);
+        check::<f32>(&device, (13, n, CHUNK + 1), plain, plain);
+    }
+}
+
+fn values(seed: u64, n: usize) -> Vec<f32> {
+    let mut stream = Stream::new(seed, 4);
+    (0..n).map(|_| stream.uniform() as f32 - 0.5).collect()
+}
+
+fn bits(threads: usize, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<u32> {
+    let mut c = vec![f32::NAN; m * n];
+    let Device::Cpu(cpu) = &Device::cpu(threads).unwrap();
+    cpu.run(|| gemm(m, n, k, &Mat::rows(a, k), &Mat::rows(b, k), &mut c, true));
+    c.into_iter().map(f32::to_bits).collect()
+}
+
+/// k = 512 is a stride that is packed, the others are read in place.
+#[test]
+fn a_row_has_the_same_bits_in_any_company() {
+    for (n, k) in [(97, 96), (33, CHUNK), (33, CHUNK + 1), (SLAB + 1, 40)] {
+        let (m, a, b) = (300, values(1, 300 * k), values(2, n * k));
+        let all = bits(2, (m, n, k), &a, &b);
+        for threads in [1, 3] {
+            assert!(bits(threads, (m, n, k), &a, &b) == all, "{threads} threads, n {n}, k {k}");
+        }
+        for row in [0, 11, 12, 95, 96, 299] {
+            let alone = bits(2, (1, n, k), &a[row * k..(row + 1) * k], &b);
+            assert!(alone == all[row * n..(row + 1) * n], "row {row} alone, n {n}, k {k}");
+        }
+    }
+}
+
+/// This file again, in a process of its own for each lower level of instructions.
+#[test]
+fn every_level_of_instructions() {
+    for level in ["avx2", "portable"] {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--skip", "every_level_of_instructions"])
+            .env("DOCRE_SIMD", level)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("3 passed"), "{level}: {said}");
+    }
+}

@@ -1,0 +1,147 @@
+use crate::attention::part;
+use crate::support::*;
+use docre::dtype::DType;
+use docre::layout::Tables;
+use docre::ops::axial::{Axis, axial};
+use std::sync::Arc;
+
+const AXES: [Axis; 2] = [Axis::Subject, Axis::Object];
+
+/// The cells that cell (s, o) attends to.
+fn line(base: usize, n: usize, s: usize, o: usize, axis: Axis) -> Vec<usize> {
+    let cell = |i: usize| if axis == Axis::Subject { base + i * n + o } else { base + s * n + i };
+    (0..n).map(cell).collect()
+}
+
+/// Attention with the last key of a table with a pad index counted `repeat` times.
+fn plain<T: Plain>(qkv: &[T], tables: &Tables, heads: usize, dim: usize, axis: Axis) -> Vec<T> {
+    let mut out = Vec::new();
+    let scale = T::ONE / T::of(dim as f64).sqrt();
+    for d in 0..tables.len() {
+        let (n, base) = (tables.side[d], tables.cells.starts[d]);
+        for (cell, head) in (0..n * n).flat_map(|c| (0..heads).map(move |h| (c, h))) {
+            let keys = line(base, n, cell / n, cell % n, axis);
+            let q = part(qkv, base + cell, 0, head, heads, dim);
+            let key = |&j: &usize| part(qkv, j, 1, head, heads, dim);
+            let logit = |j| q.iter().zip(key(j)).fold(T::ZERO, |s, (&a, &b)| s + a * b) * scale;
+            let logits: Vec<T> = keys.iter().map(logit).collect();
+            let top = logits.iter().fold(T::NEG_INFINITY, |a, &b| a.max(b));
+            let times = |i: usize| if i + 1 == n { T::of(tables.repeat[d].max(1) as f64) } else { T::ONE };
+            let weights: Vec<T> = logits.iter().enumerate().map(|(i, &x)| times(i) * (x - top).std_exp()).collect();
+            let total = weights.iter().fold(T::ZERO, |a, &w| a + w);
+            let value = |j: usize, c: usize| part(qkv, j, 2, head, heads, dim)[c];
+            out.extend(
+                (0..dim).map(|c| keys.iter().zip(&weights).fold(T::ZERO, |s, (&j, &w)| s + w / total * value(j, c))),
+            );
+        }
+    }
+    out
+}
+
+fn case(entities: &[usize], pad: usize, heads: usize, dim: usize) {
+    let tables = Arc::new(Tables::padded(entities, pad));
+    for axis in AXES {
+        check(
+            &[activation("qkv", &[tables.cells.rows(), 3 * heads * dim])],
+            &|tape, t| axial(tape, &t[0], &tables, heads, axis),
+            &|v| plain::<f64>(&v[0], &tables, heads, dim, axis),
+            &|v| plain::<f32>(&v[0], &tables, heads, dim, axis),
+        );
+    }
+}
+
+#[test]
+fn five_checks() {
+    case(&[], 0, 2, 4);
+    case(&[1], 0, 1, 1);
+    case(&[0, 2, 1, 0, 7], 0, 2, 5);
+    case(&[42], 42, 2, 2);
+    // Register tiles are 12 or 6 rows and 32 or 16 columns; query rows come in blocks of 48.
+    case(&[11, 12, 13], 0, 2, 3);
+    case(&[31, 32, 33], 0, 1, 2);
+    case(&[47, 49], 48, 1, 2);
+    case(&[3, 2], 0, 12, 8); // 96 wide
+    case(&[2], 0, 12, 64); // 768 wide
+}
+
+#[test]
+fn five_checks_with_a_pad_index() {
+    case(&[2, 1, 7], 42, 2, 5);
+    case(&[0, 5, 6], 6, 3, 4);
+    case(&[41], 42, 1, 2);
+}
+
+/// Which compact cell a cell of the really padded table of `pad x pad` stands for.
+fn compact_cell(n: usize, pad: usize, cell: usize) -> usize {
+    (cell / pad).min(n) * (n + 1) + (cell % pad).min(n)
+}
+
+/// Outputs equal those of the table with all its pad cells, and a pad cell's gradient is the sum over them.
+#[test]
+fn a_pad_index_equals_the_padded_table() {
+    let (n, pad, heads, dim) = (5, 42, 2, 6);
+    let (small, large) = (Arc::new(Tables::padded(&[n], pad)), Arc::new(Tables::exact(&[pad])));
+    let (width, out, side) = (3 * heads * dim, heads * dim, n + 1);
+    let row = |values: &[f64], cell: usize, width: usize| values[cell * width..(cell + 1) * width].to_vec();
+    let compact = activation("qkv", &[side * side, width]);
+    let places: Vec<usize> = (0..pad * pad).map(|cell| compact_cell(n, pad, cell)).collect();
+    let values = places.iter().flat_map(|&c| row(&compact.values, c, width)).collect();
+    let padded = Input { shape: vec![pad * pad, width], values, ..compact.clone() };
+    let dy = random(5, pad * pad * out);
+    let fold = |values: &[f64], width: usize| {
+        let mut sums = vec![0.0; side * side * width];
+        for (i, x) in values.iter().enumerate() {
+            sums[places[i / width] * width + i % width] += x;
+        }
+        sums
+    };
+    for axis in AXES {
+        let device = poisoned(2);
+        let ours = run_from(
+            &device,
+            DType::F64,
+            std::slice::from_ref(&compact),
+            &|tape, t| axial(tape, &t[0], &small, heads, axis),
+            0.0,
+            &|_| fold(&dy, out),
+        );
+        let theirs = run_from(
+            &device,
+            DType::F64,
+            std::slice::from_ref(&padded),
+            &|tape, t| axial(tape, &t[0], &large, heads, axis),
+            0.0,
+            &|_| dy.clone(),
+        );
+        let expanded: Vec<f64> = places.iter().flat_map(|&c| row(&ours.value, c, out)).collect();
+        assert_close("value", &theirs.value, &expanded, 1e-12);
+        assert_close("dqkv", &ours.grads[0], &fold(&theirs.grads[0], width), 1e-12);
+    }
+}
+
+#[test]
+fn a_document_has_the_same_bits_alone() {
+    let (heads, dim) = (2, 16);
+    let (width, out) = (3 * heads * dim, heads * dim);
+    for (axis, pad) in AXES.into_iter().flat_map(|axis| [(axis, 0), (axis, 9)]) {
+        let (all, one) = (Arc::new(Tables::padded(&[3, 8, 13], pad)), Arc::new(Tables::padded(&[8], pad)));
+        let cells = all.cells.range(1);
+        check_alone(
+            &[activation("qkv", &[all.cells.rows(), width])],
+            &|tape, t| axial(tape, &t[0], &all, heads, axis),
+            &|tape, t| axial(tape, &t[0], &one, heads, axis),
+            cells.start * out,
+            std::slice::from_ref(&(cells.start * width..cells.end * width)),
+        );
+    }
+}
+
+#[test]
+fn shapes_are_checked() {
+    let t = |shape: &[usize]| tensor(&poisoned(1), DType::F32, shape, &random(1, shape.iter().product()));
+    let tables = Arc::new(Tables::exact(&[2]));
+    for (shape, heads) in [([4, 10], 1), ([4, 12], 3), ([4, 12], 0), ([3, 12], 2)] {
+        let error = axial(&mut docre::tape::Tape::inference(), &t(&shape), &tables, heads, Axis::Subject).err();
+        assert!(error.is_some_and(|e| e.to_string().contains("axial")), "{shape:?}, {heads} heads");
+    }
+}

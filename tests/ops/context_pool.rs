@@ -1,0 +1,105 @@
+use crate::attention_rows::{Text, documents};
+use crate::support::*;
+use docre::layout::Grid;
+use docre::ops::context_pool::{Pooling, context_pool};
+use std::sync::Arc;
+
+/// (entities, tokens) of each document.
+type Sizes = [(usize, usize)];
+
+fn plain<T: Plain>(v: &[Vec<T>], sizes: &Sizes, width: usize, pooling: Pooling) -> Vec<T> {
+    let (mut block, mut token, mut c) = (0, 0, Vec::new());
+    let heads = pooling.heads;
+    for &(n, tokens) in sizes {
+        let a = |e: usize, head: usize, t: usize| v[0][block + (e * heads + head) * tokens + t];
+        for (s, o) in (0..n).flat_map(|s| (s..n).map(move |o| (s, o))) {
+            let share = if pooling.mean { T::ONE / T::of(heads as f64) } else { T::ONE };
+            let product = |t| (0..heads).fold(T::ZERO, |q, h| q + a(s, h, t) * a(o, h, t)) * share;
+            let q: Vec<T> = (0..tokens).map(product).collect();
+            let total = q.iter().fold(T::ZERO, |s, &q| s + q) + T::of(pooling.epsilon);
+            c.extend((0..width).map(|k| {
+                q.iter().enumerate().fold(T::ZERO, |c, (t, &q)| c + q / total * v[1][(token + t) * width + k])
+            }));
+        }
+        block += n * heads * tokens;
+        token += tokens;
+    }
+    c
+}
+
+struct Setup {
+    documents: Arc<docre::layout::Documents>,
+    grid: Arc<Grid>,
+    inputs: [Input; 2],
+}
+
+/// Attention is not negative; every fifth row of it is zero, as of an entity without a mention.
+fn setup(sizes: &Sizes, width: usize, heads: usize, zeros: bool) -> Setup {
+    let entities: Vec<Vec<&[usize]>> = sizes.iter().map(|&(n, _)| vec![&[][..]; n]).collect();
+    let texts: Vec<Text> = sizes.iter().zip(&entities).map(|(&(_, tokens), e)| Text::short(tokens, e)).collect();
+    let documents = Arc::new(documents(&texts));
+    let counts: Vec<usize> = sizes.iter().map(|s| s.0).collect();
+    let size = sizes.iter().map(|(n, tokens)| n * heads * tokens).sum();
+    let mut a = activation("a", &[size]);
+    a.values.iter_mut().for_each(|x| *x = x.abs());
+    if zeros {
+        a.values.chunks_mut(sizes[0].1 * heads).step_by(5).for_each(|row| row.fill(0.0));
+    }
+    let h = activation("h", &[documents.tokens.rows(), width]);
+    Setup { documents, grid: Arc::new(Grid::new(&counts, 0)), inputs: [a, h] }
+}
+
+fn case(sizes: &Sizes, width: usize, pooling: Pooling, zeros: bool) {
+    let Setup { documents, grid, inputs } = setup(sizes, width, pooling.heads, zeros);
+    check(
+        &inputs,
+        &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, pooling),
+        &|v| plain::<f64>(v, sizes, width, pooling),
+        &|v| plain::<f32>(v, sizes, width, pooling),
+    );
+}
+
+const KD_DOCRE: Pooling = Pooling { heads: 3, mean: false, epsilon: 1e-10 };
+const ATLOP: Pooling = Pooling { heads: 4, mean: true, epsilon: 1e-5 };
+
+#[test]
+fn five_checks() {
+    for pooling in [KD_DOCRE, ATLOP] {
+        case(&[], 4, pooling, false);
+        case(&[(1, 1)], 1, pooling, false);
+        case(&[(0, 5), (2, 7), (0, 3), (1, 2)], 5, pooling, false);
+        case(&[(7, 31), (4, 32), (5, 33)], 12, pooling, false);
+        case(&[(42, 13)], 3, pooling, false);
+    }
+    case(&[(3, 11), (2, 12)], 96, KD_DOCRE, false);
+    case(&[(2, 13)], 768, ATLOP, false);
+    // The product over tokens goes in chunks of 512.
+    case(&[(2, 513)], 4, KD_DOCRE, false);
+}
+
+/// A large epsilon keeps the differences accurate where q is zero.
+#[test]
+fn entities_without_attention() {
+    case(&[(6, 9), (1, 9)], 5, Pooling { epsilon: 0.5, ..KD_DOCRE }, true);
+}
+
+/// A document without a single token: contexts are zero, and nothing is divided by its length.
+#[test]
+fn no_tokens() {
+    case(&[(2, 3), (3, 0), (1, 2)], 5, KD_DOCRE, false);
+}
+
+#[test]
+fn a_document_has_the_same_bits_alone() {
+    let (sizes, width, heads) = ([(3, 9), (5, 40), (2, 7)], 32, KD_DOCRE.heads);
+    let (all, one) = (setup(&sizes, width, heads, false), setup(&sizes[1..2], width, heads, false));
+    let of = |s: &Setup| {
+        let (documents, grid) = (s.documents.clone(), s.grid.clone());
+        move |tape: &mut docre::tape::Tape, t: &[docre::tensor::Tensor]| {
+            context_pool(tape, &t[0], &t[1], &documents, &grid, KD_DOCRE)
+        }
+    };
+    let first = 3 * heads * 9;
+    let places = [first..first + 5 * heads * 40, 9 * width..49 * width];
+    check_alone(&all.inputs, &of(&all), &of(&one), 6 * width, &places);
+}

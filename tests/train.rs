@@ -1,0 +1,394 @@
+//! Training runs: cut and resumed, poisoned, interrupted, misconfigured.
+
+mod common;
+
+use common::tiny;
+use docre::checkpoint::{Stored, save};
+use docre::device::Device;
+use docre::model::config::ModelConfig;
+use docre::model::names::parameter_table;
+use docre::rng::Stream;
+use docre::train::state::Progress;
+use docre::train::step::Report;
+use docre::train::{Config, End, Example, Run, Trainer, Watch};
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const WORDS: [&str; 12] =
+    ["ada", "love", "was", "born", "in", "london", "and", "wrote", "the", "first", "program", "."];
+
+fn tokenizer() -> String {
+    let special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "*"];
+    let vocabulary: serde_json::Map<String, Value> =
+        special.iter().chain(&WORDS).enumerate().map(|(i, piece)| (piece.to_string(), json!(i))).collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocabulary},
+    })
+    .to_string()
+}
+
+/// A Hugging Face directory with a random encoder.
+fn write_encoder(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    let config = ModelConfig::parse(&tiny::encoder_json().to_string()).unwrap();
+    let model = tiny::fresh::<f32>(&config, 1);
+    let mut out = std::fs::File::create(dir.join("model.safetensors")).unwrap();
+    save(&mut out, &parameter_table(&config), model.params.flat().slice::<f32>(), Stored::F32, &BTreeMap::new())
+        .unwrap();
+    std::fs::write(dir.join("config.json"), tiny::encoder_json().to_string()).unwrap();
+    std::fs::write(dir.join("tokenizer.json"), tokenizer()).unwrap();
+}
+
+/// DocRED documents of two sentences, four entities and some labels.
+fn documents(seed: u64, count: usize) -> String {
+    let mut stream = Stream::new(seed, 8);
+    let mut word = || WORDS[stream.below(WORDS.len())];
+    let mut sentence = |n: usize| (0..n).map(|_| word()).collect::<Vec<_>>();
+    let sentences: Vec<[Vec<&str>; 2]> = (0..count).map(|i| [sentence(6 + i % 5), sentence(5)]).collect();
+    let mention =
+        |sentence: usize, at: usize| json!({"name": "x", "sent_id": sentence, "pos": [at, at + 1], "type": "PER"});
+    let document = |(i, sents): (usize, &[Vec<&str>; 2])| {
+        let label = |h: usize, t: usize| json!({"h": h, "t": t, "r": format!("P{}", 1 + (i + h) % 3), "evidence": [0]});
+        json!({
+            "title": format!("document {i}"), "sents": sents,
+            "vertexSet": [[mention(0, 0), mention(1, 1)], [mention(0, 2)], [mention(0, 4)], [mention(1, 3)]],
+            "labels": [label(i % 4, (i + 1) % 4), label((i + 2) % 4, i % 4)],
+        })
+    };
+    Value::from(sentences.iter().enumerate().map(document).collect::<Vec<_>>()).to_string()
+}
+
+/// A directory with an encoder, ten training and three development documents, and a configuration.
+struct Lab {
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let lab = Lab { dir: tempfile::tempdir().unwrap() };
+        write_encoder(&lab.path("encoder"));
+        std::fs::write(lab.path("train.json"), documents(1, 10)).unwrap();
+        std::fs::write(lab.path("dev.json"), documents(2, 3)).unwrap();
+        std::fs::write(lab.path("train.toml"), lab.text()).unwrap();
+        lab
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    fn text(&self) -> String {
+        let path = |name: &str| json!(self.path(name)).to_string();
+        format!(
+            "[data]\ntrain = [{}]\ndev = [{}]\n[model]\nstart = {}\nextractor_size = 16\nblock_size = 8\naxial_layers = 1\n\
+             axial_heads = 2\n[schedule]\nepochs = 3\nbatch = 2\naccumulate = 2\nencoder_rate = 1e-3\nhead_rate = 1e-2\n\
+             eval_every = 2\n[output]\nsave_every = 2\n",
+            path("train.json"),
+            path("dev.json"),
+            path("encoder")
+        )
+    }
+    fn config(&self, overrides: &[&str]) -> Config {
+        Config::parse(&self.text(), &overrides.iter().map(|o| o.to_string()).collect::<Vec<_>>()).unwrap()
+    }
+    fn open(&self, out: &str, resume: bool, overrides: &[&str]) -> docre::Result<Run> {
+        Run::open(self.config(overrides), &self.path(out), resume, &Device::cpu(1).unwrap(), &mut Silent::default())
+    }
+    fn docre(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_docre"));
+        command.arg("train").arg(self.path("train.toml")).args(arguments).env("DOCRE_THREADS", "1");
+        command
+    }
+}
+
+#[derive(Default)]
+struct Silent {
+    messages: Vec<String>,
+}
+
+impl Watch for Silent {
+    fn update(&mut self, _: &Run, _: &Report) {}
+    fn evaluated(&mut self, _: &Run, _: f64, _: bool) {}
+    fn message(&mut self, text: &str) {
+        self.messages.push(text.to_string());
+    }
+}
+
+/// Trains until `stop` has been asked `updates` times.
+fn train_for(run: &mut Run, updates: u64) -> End {
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() > updates
+    };
+    run.train(&stop, &mut Silent::default()).unwrap()
+}
+
+fn bits(run: &Run) -> [Vec<u32>; 3] {
+    let o = &run.trainer.optimizer;
+    [run.trainer.model.params.flat(), &o.m, &o.v].map(|t| t.slice::<f32>().iter().map(|x| x.to_bits()).collect())
+}
+
+/// The lines of train.jsonl, each update's last one: what a cut run did again stands twice.
+fn log(dir: &Path) -> BTreeMap<(u64, bool), Value> {
+    let text = std::fs::read_to_string(dir.join("train.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.map(|v| ((v["update"].as_u64().unwrap(), v.get("dev_f1").is_some()), v)).collect()
+}
+
+#[test]
+fn a_run_that_was_cut_ends_in_the_same_bits() {
+    let lab = Lab::new();
+    let mut whole = lab.open("whole", false, &[]).unwrap();
+    let start = bits(&whole)[0].clone();
+    assert_eq!(whole.train(&|| false, &mut Silent::default()).unwrap(), End::Finished);
+    let want = bits(&whole);
+    assert!(want[0] != start && whole.progress.updates == 9);
+    let cuts: u64 = std::env::var("DOCRE_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let mut stream = Stream::new(4, 4);
+    for cut in 0..cuts {
+        let out = format!("cut{cut}");
+        // After 0 to 8 of the 9 updates, and once more after what is left of them.
+        let first = if cut == 0 { 0 } else { stream.below(9) as u64 };
+        assert_eq!(train_for(&mut lab.open(&out, false, &[]).unwrap(), first), End::Interrupted);
+        let second = stream.below(9 - first as usize) as u64;
+        assert_eq!(train_for(&mut lab.open(&out, true, &[]).unwrap(), second), End::Interrupted);
+        let mut run = lab.open(&out, true, &[]).unwrap();
+        assert_eq!(
+            (run.train(&|| false, &mut Silent::default()).unwrap(), &run.progress),
+            (End::Finished, &whole.progress)
+        );
+        assert!(bits(&run) == want, "cut after {first} and {second} more");
+        assert_eq!(log(&lab.path(&out)), log(&lab.path("whole")));
+        for file in ["model.safetensors", "config.json"] {
+            let read = |run: &str| std::fs::read(lab.path(run).join("best").join(file)).unwrap();
+            assert!(read(&out) == read("whole"), "best/{file} of a run cut after {first} and {second} more");
+        }
+    }
+}
+
+/// A checkpoint that lost a file is passed over for the one before.
+#[test]
+fn a_broken_checkpoint_is_passed_over() {
+    let lab = Lab::new();
+    let mut run = lab.open("run", false, &[]).unwrap();
+    assert_eq!(train_for(&mut run, 3), End::Interrupted);
+    let newest = lab.path("run").join("checkpoint-000003");
+    std::fs::write(newest.join("optimizer.safetensors"), b"").unwrap();
+    let again = lab.open("run", true, &[]).unwrap();
+    assert_eq!(again.progress.tried, 2);
+}
+
+#[test]
+fn another_configuration_is_not_resumed() {
+    let lab = Lab::new();
+    train_for(&mut lab.open("run", false, &[]).unwrap(), 1);
+    let refused =
+        |resume, overrides: &[&str]| lab.open("run", resume, overrides).err().map(|e| (e.exit_code(), e.to_string()));
+    let (code, message) = refused(true, &["schedule.head_rate=0.02"]).unwrap();
+    assert!(code == 2 && message.contains("made by another configuration"), "{message}");
+    let (code, message) = refused(false, &[]).unwrap();
+    assert!(code == 2 && message.contains("already holds a run") && message.contains("--resume auto"), "{message}");
+    assert!(refused(true, &["output.keep=5", "output.save_every=1"]).is_none(), "how often it saves is no matter");
+}
+
+/// Every double survives trainer_state.json: the best F1 decides by `>` which weights are kept.
+#[test]
+fn progress_survives_its_file_exactly() {
+    let mut stream = Stream::new(1, 1);
+    for _ in 0..2000 {
+        let f1 = 200.0 * stream.below(5000) as f64 / (1 + stream.below(20_000)) as f64;
+        let progress = Progress { best_f1: Some(f1), ..Progress::default() };
+        let again: Progress = serde_json::from_str(&serde_json::to_string_pretty(&progress).unwrap()).unwrap();
+        assert_eq!(again.best_f1.map(f64::to_bits), Some(f1.to_bits()), "{f1}");
+    }
+}
+
+fn poison(run: &mut Run, name: &str) {
+    let params = &mut run.trainer.model.params;
+    let at = params.specs().iter().position(|s| s.name == name).unwrap();
+    let range = params.ranges()[at].clone();
+    params.flat_mut().slice_mut::<f32>()[range].fill(f32::MAX);
+}
+
+#[test]
+fn an_update_that_is_not_finite_changes_nothing() {
+    let lab = Lab::new();
+    let mut run = lab.open("run", false, &["schedule.epochs=9"]).unwrap();
+    train_for(&mut run, 1);
+    poison(&mut run, "layer.0.up.weight");
+    let (before, updates) = (bits(&run), run.progress.updates);
+    let mut watch = Silent::default();
+    let error = run.train(&|| false, &mut watch).unwrap_err();
+    assert_eq!((error.exit_code(), run.progress.updates), (7, updates), "{error}");
+    assert!(bits(&run) == before, "weights or moments changed");
+    let first = &run.trainer.model.params.specs()[0].name;
+    assert!(error.to_string().contains("10 updates in a row") && error.to_string().contains(first.as_str()), "{error}");
+    assert_eq!(watch.messages.len(), 10);
+    assert!(watch.messages.iter().all(|m| m.contains("skipped") && m.contains(first.as_str())), "{:?}", watch.messages);
+    let skipped = log(&lab.path("run")).into_values().filter(|line| line["skipped"].is_string()).count();
+    assert_eq!(skipped, 10);
+}
+
+#[test]
+fn one_bad_update_is_survived() {
+    let lab = Lab::new();
+    let mut run = lab.open("run", false, &[]).unwrap();
+    let examples: Vec<Example> = (0..2)
+        .map(|i| Example {
+            encoded: tiny::document(i, 9, &[&[1], &[4]]),
+            labels: tiny::labels(i, 2, 4),
+            unknown_gold: 0,
+        })
+        .collect();
+    let all: Vec<&Example> = examples.iter().collect();
+    let trainer: &mut Trainer = &mut run.trainer;
+    let report = trainer.update(&all).unwrap();
+    assert!(report.bad.is_none() && report.norm > 0.0);
+    let weights = trainer.model.params.flat().to_f64();
+    let n = weights.len();
+    let kept = trainer.model.params.flat().slice::<f32>()[n - 1];
+    trainer.model.params.flat_mut().slice_mut::<f32>()[n - 1] = f32::NAN;
+    let report = trainer.update(&all).unwrap();
+    assert_eq!(report.bad.as_deref(), Some("embeddings.word"), "{report:?}");
+    trainer.model.params.flat_mut().slice_mut::<f32>()[n - 1] = kept;
+    assert_eq!(trainer.model.params.flat().to_f64(), weights, "a skipped update changes no weight");
+    assert!(trainer.update(&all).unwrap().bad.is_none());
+}
+
+#[test]
+fn rates_rise_and_fall_linearly() {
+    let lab = Lab::new();
+    let mut run = lab.open("run", false, &["schedule.warmup=0.1", "schedule.axial_rate=2e-3"]).unwrap();
+    run.trainer.total = 100;
+    for (done, factor) in [(0, 0.0), (1, 0.1), (5, 0.5), (10, 1.0), (55, 0.5), (99, 1.0 / 90.0), (100, 0.0), (101, 0.0)]
+    {
+        let want = [1e-3 * factor, 2e-3 * factor, 1e-2 * factor];
+        for (got, want) in run.trainer.rates(done).into_iter().zip(want) {
+            assert!((got - want).abs() <= 1e-15, "after {done} updates: {got}, not {want}");
+        }
+    }
+    run.trainer.schedule.warmup = 0.0;
+    assert_eq!(run.trainer.rates(0)[0], 1e-3);
+    run.trainer.schedule.warmup = 1.0;
+    assert!((run.trainer.rates(99)[0] - 0.99e-3).abs() < 1e-15 && run.trainer.rates(100)[0] == 0.0);
+}
+
+/// The message of a configuration that is refused.
+fn refusal(text: &str, overrides: &[&str]) -> String {
+    let error = Config::parse(text, &overrides.iter().map(|o| o.to_string()).collect::<Vec<_>>()).unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("E-USAGE", 2), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_wrong_configuration_is_a_usage_error() {
+    let lab = Lab::new();
+    let text = lab.text();
+    assert!(refusal(&text, &["schedule.epoch=3"]).contains("epoch"));
+    assert!(refusal(&text, &["schedul.epochs=3"]).contains("schedul"));
+    assert!(refusal(&text, &["schedule.epochs=three"]).contains("three"));
+    assert!(refusal(&text, &["schedule.epochs=-1"]).contains("-1"));
+    for form in ["epochs=3", "schedule.epochs", "=", ""] {
+        assert!(refusal(&text, &[form]).contains("section.key=value"), "{form}");
+    }
+    assert!(refusal(&text, &["schedule.batch=0"]).contains("schedule.batch must be at least 1"));
+    for bad in ["schedule.head_rate=nan", "schedule.head_rate=-1e-3", "schedule.encoder_rate=inf"] {
+        assert!(refusal(&text, &[bad]).contains("rate must be from 0 to 1"), "{bad}");
+    }
+    assert!(refusal(&text, &["schedule.warmup=1.5"]).contains("warmup"));
+    assert!(refusal(&text, &["schedule.clip=0.0"]).contains("clip"));
+    assert!(refusal(&text, &["data.train=[]"]).contains("data.train names no file"));
+    assert!(refusal(&text, &["objective.kind=hinge"]).contains("hinge"));
+    assert!(refusal("[data", &[]).contains("error"));
+    assert!(refusal("[data]\ntrain = [\"x\"]\n", &[]).contains("model"));
+    // A text needs no quotes, and a value of the file gives way.
+    let config = Config::parse(&text, &["objective.kind=atgl".into(), "schedule.epochs = 7".into()]).unwrap();
+    assert_eq!(
+        (config.schedule.epochs, config.objective.objective()),
+        (7, docre::ops::loss::Objective::Atgl { alpha: 2.0 })
+    );
+    let again = Config::parse(&config.resolved().unwrap(), &[]).unwrap();
+    assert_eq!(again.resolved().unwrap(), config.resolved().unwrap());
+}
+
+#[test]
+fn a_wrong_head_setting_names_itself() {
+    let lab = Lab::new();
+    let refused = |overrides: &[&str]| lab.open("run", false, overrides).err().unwrap().to_string();
+    assert!(refused(&["model.axial_layer=2"]).contains("axial_layer"));
+    assert!(refused(&["model.block_size=5"]).contains("block_size"));
+    assert!(lab.open("run", false, &["model.axial=sequential"]).is_ok());
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+#[test]
+fn the_command_reports_and_exits() {
+    let lab = Lab::new();
+    let out = lab.path("run");
+    let out = out.to_str().unwrap();
+    let wrong = lab.docre(&["-s", "schedule.epoch=3", "--out", out]).output().unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr).to_string();
+    assert!(code(&wrong) == 2 && said.contains("error[E-USAGE]") && said.contains("epoch"), "{said}");
+    let shown = lab.docre(&["--print-config", "-s", "schedule.epochs=11"]).output().unwrap();
+    assert!(code(&shown) == 0 && String::from_utf8_lossy(&shown.stdout).contains("epochs = 11"));
+    let done = lab.docre(&["--out", out, "-s", "schedule.epochs=1"]).output().unwrap();
+    assert_eq!(code(&done), 0, "{}", String::from_utf8_lossy(&done.stderr));
+    for file in ["config.json", "tokenizer.json", "relations.json", "model.safetensors"] {
+        assert!(Path::new(out).join("best").join(file).is_file(), "best/{file}");
+    }
+}
+
+/// Waits up to a minute; a test must end.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Starts `docre train`, lets it do some updates more, and ends it with SIGTERM.
+#[cfg(unix)]
+fn interrupt(lab: &Lab, arguments: &[&str], out: &Path) {
+    let updates = || std::fs::read_to_string(out.join("train.jsonl")).map_or(0, |text| text.lines().count());
+    let before = updates();
+    let mut child = lab.docre(arguments).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the first updates", || updates() > before + 4);
+    // SAFETY: a signal to a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    let mut status = None;
+    wait_until("the end of the process", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_saves_and_the_run_goes_on() {
+    let lab = Lab::new();
+    let settings = ["schedule.epochs=100000", "schedule.eval_every=0", "output.save_every=0"];
+    let out = lab.path("run");
+    let mut arguments = vec!["--out", out.to_str().unwrap()];
+    settings.iter().for_each(|s| arguments.extend(["-s", s]));
+    interrupt(&lab, &arguments, &out);
+    let first = lab.open("run", true, &settings).unwrap().progress.tried;
+    let refused = lab.docre(&arguments).output().unwrap();
+    assert_eq!(code(&refused), 2, "a used directory without --resume");
+    arguments.extend(["--resume", "auto"]);
+    interrupt(&lab, &arguments, &out);
+    let second = lab.open("run", true, &settings).unwrap().progress.tried;
+    assert!(4 <= first && first + 4 <= second, "{first} updates, then {second}");
+    let lines: Vec<u64> = log(&lab.path("run")).into_keys().map(|(update, _)| update).filter(|&u| u > 0).collect();
+    assert_eq!(lines[lines.len() - 1], second, "the checkpoint is that of the last update");
+}
