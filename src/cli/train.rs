@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// checkpoint and end the run.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  docre train demo.toml --out runs/demo
-  docre train demo.toml --out runs/demo --resume auto
-  docre train demo.toml -s schedule.epochs=2 -s schedule.batch=2 --out runs/short
-  docre train demo.toml --dry-run")]
+  docre train examples/train-demo.toml --out runs/demo
+  docre train examples/train-demo.toml --out runs/demo --resume auto
+  docre train examples/train-demo.toml -s schedule.epochs=2 -s schedule.batch=2 --out runs/short
+  docre train examples/train-demo.toml --dry-run")]
 pub struct TrainArgs {
     /// The configuration file.
     config: PathBuf,
