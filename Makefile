@@ -6,7 +6,7 @@ CARGO ?= cargo
 .PHONY: demo test soak bench lint
 
 demo:
-	$(CARGO) run --release --quiet -- demo
+	$(CARGO) run --release -- demo
 
 # The comparison with the real MiniLM encoder needs 91 MB from PyPI; without them that test says SKIPPED.
 test:
