@@ -112,9 +112,22 @@ where
     inputs.iter().try_for_each(|input: &PathBuf| stream.read(data::open(input as &Path, options)?))
 }
 
-/// The table of times adds up to the wall time since the device was opened.
+/// Where the time went (adds up to the wall time since the device was opened) and who held memory.
 pub fn show_profile(device: &Device) {
+    let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
     eprint!("{}{}", device.profile(), device.ledger());
+    eprintln!("kept for the next op, at the end: {:.1} MiB", mib(device.idle_bytes()));
+    if let Some(peak) = peak_memory() {
+        eprintln!("the process at its peak: {:.1} MiB (also: packed operands, attention of single heads, files)", mib(peak));
+    }
+}
+
+/// The most memory that this process has had, in bytes, where the system says so.
+fn peak_memory() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib << 10)
 }
 
 /// By class, whether its relations are wanted; none: all are.

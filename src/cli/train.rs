@@ -79,7 +79,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         End::Interrupted => screen.message(&format!("interrupted; go on with --resume auto --out {out}")),
     }
     if args.profile {
-        eprint!("{}{}", device.profile(), device.ledger());
+        super::extract::show_profile(&device);
     }
     Ok(0)
 }

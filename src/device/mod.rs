@@ -33,6 +33,12 @@ impl Device {
             Device::Cpu(cpu) => &cpu.profile,
         }
     }
+    /// Bytes of freed tensors that the device keeps for the next ones.
+    pub fn idle_bytes(&self) -> usize {
+        match self {
+            Device::Cpu(cpu) => cpu.pool.idle_bytes(),
+        }
+    }
     /// A tensor of zeros, booked under `tag`.
     pub fn zeros(&self, tag: Tag, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         Tensor::zeros(self, tag, dtype, shape)

@@ -55,4 +55,8 @@ impl Pool {
             idle.by_length.entry(n).or_default().push(buffer);
         }
     }
+    /// Bytes that lie idle now.
+    pub fn idle_bytes(&self) -> usize {
+        4 * self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).elements
+    }
 }
