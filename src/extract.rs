@@ -106,7 +106,9 @@ fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
     let classes = model.head()?.classes;
     if relations.len() != classes || (!labels.is_empty() && relations.codes() != labels) {
         let what = format!("{} names {} relations, the model has {classes}", path.display(), relations.len());
-        return Err(Error::model("E-RELATIONS", what).fix("relations.json and config.json must list the same relations"));
+        return Err(
+            Error::model("E-RELATIONS", what).fix("relations.json and config.json must list the same relations")
+        );
     }
     Ok(relations)
 }

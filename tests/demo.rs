@@ -46,7 +46,8 @@ fn card_f1() -> String {
 
 #[test]
 fn the_card_tells_the_f1_that_eval_measures() {
-    let data = std::env::var_os("DOCRE_DATA_DIR").map_or_else(|| PathBuf::from(ROOT).join("../shared/data"), PathBuf::from);
+    let data =
+        std::env::var_os("DOCRE_DATA_DIR").map_or_else(|| PathBuf::from(ROOT).join("../shared/data"), PathBuf::from);
     let gold = data.join("redocred/tune50.json");
     if !gold.exists() {
         eprintln!("SKIPPED: no {} (set DOCRE_DATA_DIR to a directory with redocred/tune50.json)", gold.display());

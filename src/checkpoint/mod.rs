@@ -10,8 +10,8 @@ pub mod weights;
 pub mod writer;
 
 pub use atomic::{AtomicFile, write_atomic};
-pub use model::{build, open_model, save_model};
 pub use header::{Stored, TensorInfo};
+pub use model::{build, open_model, save_model};
 pub use shards::Checkpoint;
 pub use tensors::{Slice, TensorFile};
 pub use weights::{LoadReport, Loader, Want, has_head, load, save};

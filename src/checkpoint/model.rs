@@ -3,7 +3,7 @@
 use super::directory::Staging;
 use super::header::Stored;
 use super::shards::{Checkpoint, WEIGHTS_FILE};
-use super::tensors::{zeros};
+use super::tensors::zeros;
 use super::weights::{LoadReport, Loader, Want, save};
 use crate::device::Device;
 use crate::dtype::Real;

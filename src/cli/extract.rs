@@ -118,7 +118,10 @@ pub fn show_profile(device: &Device) {
     eprint!("{}{}", device.profile(), device.ledger());
     eprintln!("kept for the next op, at the end: {:.1} MiB", mib(device.idle_bytes()));
     if let Some(peak) = peak_memory() {
-        eprintln!("the process at its peak: {:.1} MiB (also: packed operands, attention of single heads, files)", mib(peak));
+        eprintln!(
+            "the process at its peak: {:.1} MiB (also: packed operands, attention of single heads, files)",
+            mib(peak)
+        );
     }
 }
 

@@ -71,7 +71,10 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let stop = stop_signal()?;
     let end = run.train(&|| stop.load(Ordering::Relaxed), &mut screen)?;
     screen.progress.finish();
-    let best = run.progress.best_f1.map_or(String::new(), |f1| format!(", best F1 {f1:.2} after update {}", run.progress.best_update));
+    let best = run
+        .progress
+        .best_f1
+        .map_or(String::new(), |f1| format!(", best F1 {f1:.2} after update {}", run.progress.best_update));
     let out = args.out.display();
     match end {
         End::Finished => screen.message(&format!("finished{best}: {out}/best")),

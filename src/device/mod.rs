@@ -60,8 +60,11 @@ pub(crate) struct Booking {
 impl Booking {
     pub(crate) fn new(ledger: &Arc<Ledger>, tag: Tag, bytes: usize) -> Result<Self> {
         ledger.take(tag, bytes).map_err(|free| {
-            Error::device("E-OOM", format!("{tag} needs {} MiB more, {} MiB are left\n{ledger}", bytes >> 20, free >> 20))
-                .fix("smaller batches (--batch-tokens), or a larger --max-memory")
+            Error::device(
+                "E-OOM",
+                format!("{tag} needs {} MiB more, {} MiB are left\n{ledger}", bytes >> 20, free >> 20),
+            )
+            .fix("smaller batches (--batch-tokens), or a larger --max-memory")
         })?;
         Ok(Booking { ledger: ledger.clone(), tag, bytes })
     }

@@ -125,6 +125,7 @@ impl fmt::Display for Report {
 
 fn write_row(f: &mut fmt::Formatter<'_>, name: &str, s: &Score, note: &str) -> fmt::Result {
     let Score { precision, recall, f1, correct, predicted, gold } = s;
-    let row = format!("{name:<12} {precision:>7.2} {recall:>7.2} {f1:>7.2} {correct:>9} {predicted:>9} {gold:>9}  {note}");
+    let row =
+        format!("{name:<12} {precision:>7.2} {recall:>7.2} {f1:>7.2} {correct:>9} {predicted:>9} {gold:>9}  {note}");
     writeln!(f, "{}", row.trim_end())
 }

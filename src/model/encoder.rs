@@ -5,8 +5,8 @@ use super::batch::Batch;
 use super::config::EncoderConfig;
 use crate::error::Result;
 use crate::layout::Segments;
-use crate::ops::{attention::attention, dropout::dropout, embedding::embedding, gelu::gelu, layernorm::layernorm};
 use crate::ops::linear::linear;
+use crate::ops::{attention::attention, dropout::dropout, embedding::embedding, gelu::gelu, layernorm::layernorm};
 use crate::rng::Dropout;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -55,7 +55,13 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(tape: &mut Tape, params: &Params, config: &EncoderConfig, segments: &Arc<Segments>, l: usize) -> Result<Self> {
+    fn new(
+        tape: &mut Tape,
+        params: &Params,
+        config: &EncoderConfig,
+        segments: &Arc<Segments>,
+        l: usize,
+    ) -> Result<Self> {
         let affine = |name: &str| Affine::new(params, &format!("layer.{l}.{name}"));
         let hidden = config.hidden_dropout_prob;
         Ok(Layer {

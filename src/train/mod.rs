@@ -125,7 +125,8 @@ impl Run {
                 let report = self.next(&order, watch)?;
                 bad_steps = if report.bad.is_some() { bad_steps + 1 } else { 0 };
                 if let (Some(name), true) = (&report.bad, bad_steps >= MOST_SKIPPED) {
-                    let what = format!("{bad_steps} updates in a row with a gradient that is not finite, first in {name}");
+                    let what =
+                        format!("{bad_steps} updates in a row with a gradient that is not finite, first in {name}");
                     return Err(Error::non_finite(what).fix("lower the learning rates"));
                 }
                 if self.between_updates(watch)? {

@@ -112,8 +112,14 @@ impl Trainer {
     }
 
     fn first_bad(&self) -> Option<&str> {
-        let names: Vec<(&str, Range<usize>)> =
-            self.model.params.specs().iter().zip(self.model.params.ranges()).map(|(s, r)| (s.name.as_str(), r.clone())).collect();
+        let names: Vec<(&str, Range<usize>)> = self
+            .model
+            .params
+            .specs()
+            .iter()
+            .zip(self.model.params.ranges())
+            .map(|(s, r)| (s.name.as_str(), r.clone()))
+            .collect();
         first_non_finite(self.grads.flat(), &names)
     }
 
@@ -121,7 +127,11 @@ impl Trainer {
     fn factor(&self, done: u64) -> f64 {
         let warm = (self.schedule.warmup * self.total as f64).floor();
         let done = done as f64;
-        if done < warm { done / warm } else { ((self.total as f64 - done) / (self.total as f64 - warm).max(1.0)).max(0.0) }
+        if done < warm {
+            done / warm
+        } else {
+            ((self.total as f64 - done) / (self.total as f64 - warm).max(1.0)).max(0.0)
+        }
     }
 
     /// Rates of encoder, axial layers and the rest of the head for update `done`.
@@ -144,7 +154,8 @@ fn labels_of(batch: &Batch, examples: &[&Example], classes: usize) -> Labels {
     for (row, cell) in batch.cells.iter().enumerate() {
         let example = examples[cell.document as usize];
         let from = cell.subject as usize * example.encoded.mentions.len() + cell.object as usize;
-        labels.bits[row * words..(row + 1) * words].copy_from_slice(&example.labels.bits[from * words..(from + 1) * words]);
+        labels.bits[row * words..(row + 1) * words]
+            .copy_from_slice(&example.labels.bits[from * words..(from + 1) * words]);
     }
     labels
 }

@@ -72,34 +72,43 @@ impl<'a, T: Real> Task<'a, T> {
     fn drop_row(&self, i: usize, values: &mut [T]) {
         if !self.drop.is_off() {
             let first = self.heads.element(self.row(i), self.head);
-            vectorize(#[inline(always)] || self.drop.apply(first, values));
+            vectorize(
+                #[inline(always)]
+                || self.drop.apply(first, values),
+            );
         }
     }
     /// Scores to probabilities, in place; the row's log-sum-exp.
     fn softmax(&self, scores: &mut [T]) -> T {
         let (scale, bias) = (self.heads.scale(), T::of(self.seq.last_key_bias));
-        vectorize(#[inline(always)] || {
-            scores.iter_mut().for_each(|s| *s *= scale);
-            if let Some(last) = scores.last_mut() {
-                *last += bias;
-            }
-            let top = max(scores);
-            scores.iter_mut().for_each(|s| *s = (*s - top).exp());
-            let total = sum(scores, |s| s);
-            let inverse = T::ONE / total;
-            scores.iter_mut().for_each(|s| *s *= inverse);
-            top + total.ln()
-        })
+        vectorize(
+            #[inline(always)]
+            || {
+                scores.iter_mut().for_each(|s| *s *= scale);
+                if let Some(last) = scores.last_mut() {
+                    *last += bias;
+                }
+                let top = max(scores);
+                scores.iter_mut().for_each(|s| *s = (*s - top).exp());
+                let total = sum(scores, |s| s);
+                let inverse = T::ONE / total;
+                scores.iter_mut().for_each(|s| *s *= inverse);
+                top + total.ln()
+            },
+        )
     }
     /// Scores to probabilities from a known log-sum-exp, in place.
     fn probabilities(&self, scores: &mut [T], lse: T) {
         let (scale, bias) = (self.heads.scale::<T>(), T::of(self.seq.last_key_bias));
-        vectorize(#[inline(always)] || {
-            if let Some(last) = scores.last_mut() {
-                *last += bias / scale;
-            }
-            scores.iter_mut().for_each(|s| *s = (*s * scale - lse).exp());
-        })
+        vectorize(
+            #[inline(always)]
+            || {
+                if let Some(last) = scores.last_mut() {
+                    *last += bias / scale;
+                }
+                scores.iter_mut().for_each(|s| *s = (*s * scale - lse).exp());
+            },
+        )
     }
 
     /// Output `[len, dim]` and log-sum-exp `[len]`.
@@ -143,12 +152,15 @@ impl<'a, T: Real> Task<'a, T> {
                 self.probabilities(p, lse(from + i));
                 mask.fill(T::ONE);
                 self.drop_row(from + i, &mut mask);
-                vectorize(#[inline(always)] || {
-                    dp.iter_mut().zip(mask.iter()).for_each(|(d, m)| *d *= *m);
-                    let mean = dot(p, dp);
-                    dp.iter_mut().zip(&*p).for_each(|(d, p)| *d = *p * (*d - mean) * scale);
-                    p.iter_mut().zip(mask.iter()).for_each(|(p, m)| *p *= *m);
-                });
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        dp.iter_mut().zip(mask.iter()).for_each(|(d, m)| *d *= *m);
+                        let mean = dot(p, dp);
+                        dp.iter_mut().zip(&*p).for_each(|(d, p)| *d = *p * (*d - mean) * scale);
+                        p.iter_mut().zip(mask.iter()).for_each(|(p, m)| *p *= *m);
+                    },
+                );
             }
             let (p, dp) = (Mat::rows(p, len), Mat::rows(dp, len));
             multiply(&Left::new(&dp, 0, rows, 0, len), &keys_down, &mut stage[from * width..], width, true);
@@ -181,14 +193,7 @@ fn tasks<'a, T: Real>(
 }
 
 /// `out [rows, heads dim]` and `lse [rows, heads]`; every row belongs to exactly one sequence.
-pub fn forward<T: Real>(
-    qkv: &[T],
-    sequences: &[Sequence],
-    heads: Heads,
-    drop: Dropout,
-    out: &mut [T],
-    lse: &mut [T],
-) {
+pub fn forward<T: Real>(qkv: &[T], sequences: &[Sequence], heads: Heads, drop: Dropout, out: &mut [T], lse: &mut [T]) {
     let (dim, width) = (heads.dim, heads.width());
     let done: Vec<_> = tasks(qkv, sequences, heads, drop).map(|task| task.forward()).collect();
     let places = places(sequences, out.len() / width);

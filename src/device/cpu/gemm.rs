@@ -183,7 +183,10 @@ fn pack_panel<T: Real>(x: &impl Operand<T>, row: usize, rows: usize, k: usize, w
     if rows < width {
         panel.fill(T::ZERO);
     }
-    simd::vectorize(#[inline(always)] || x.pack(row, rows, k, width, panel));
+    simd::vectorize(
+        #[inline(always)]
+        || x.pack(row, rows, k, width, panel),
+    );
 }
 
 /// What C holds before the product is added to it.

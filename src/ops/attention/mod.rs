@@ -43,12 +43,7 @@ pub fn attention(
     tape.record(move |grads| {
         let Some(dy) = grads.take(&y) else { return Ok(()) };
         let mut dx = x.device().alloc("attention.dx", x.dtype(), x.shape())?;
-        dispatch!(
-            "attention.backward",
-            x.device(),
-            x.dtype(),
-            backward(&x, &l, &dy, &segments, heads, drop, &mut dx)
-        );
+        dispatch!("attention.backward", x.device(), x.dtype(), backward(&x, &l, &dy, &segments, heads, drop, &mut dx));
         grads.put(&x, dx)
     });
     Ok(Attended { out, lse })

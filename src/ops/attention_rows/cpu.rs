@@ -81,10 +81,13 @@ pub fn forward<T: Real>(
         let mut row = vec![T::ZERO; tokens];
         for (head, out) in block.chunks_exact_mut(tokens.max(1)).enumerate() {
             for &token in mentions {
-                vectorize(#[inline(always)] || {
-                    layer.mention_row(token, head, windows, &mut row);
-                    axpy(share, &row, out);
-                });
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        layer.mention_row(token, head, windows, &mut row);
+                        axpy(share, &row, out);
+                    },
+                );
             }
         }
     });
@@ -118,7 +121,10 @@ pub fn backward<T: Real>(
             for (head, da) in da.chunks_exact(document.tokens.max(1)).enumerate() {
                 for &token in mentions {
                     let share = T::of(1.0 / mentions.len() as f64);
-                    vectorize(#[inline(always)] || document.mention_backward(token, head, share, da, dqkv));
+                    vectorize(
+                        #[inline(always)]
+                        || document.mention_backward(token, head, share, da, dqkv),
+                    );
                 }
             }
         }

@@ -18,14 +18,7 @@ fn sequences(tables: &Tables, axis: Axis) -> Vec<Sequence> {
     (0..tables.len()).flat_map(|d| (0..tables.side[d]).map(move |i| line(d, i))).collect()
 }
 
-pub fn forward<T: Real>(
-    qkv: &Tensor,
-    tables: &Tables,
-    heads: usize,
-    axis: Axis,
-    out: &mut Tensor,
-    lse: &mut Tensor,
-) {
+pub fn forward<T: Real>(qkv: &Tensor, tables: &Tables, heads: usize, axis: Axis, out: &mut Tensor, lse: &mut Tensor) {
     let heads = Heads { count: heads, dim: out.dim() / heads };
     let lines = sequences(tables, axis);
     attention::forward(qkv.slice::<T>(), &lines, heads, Dropout::default(), out.slice_mut(), lse.slice_mut());

@@ -56,12 +56,15 @@ impl<T: Real> Operand<T> for Outer<'_, T> {
             }
             column(self.zs, i, &mut subject);
             let first = (j - held * group) * width;
-            vectorize(#[inline(always)] || {
-                let lines = out[at * width..(at + n) * width].chunks_exact_mut(width);
-                for (line, object) in lines.zip(objects[first..].chunks_exact(width)) {
-                    line.iter_mut().zip(object.iter().zip(subject.iter())).for_each(|(o, (x, y))| *o = *x * *y);
-                }
-            });
+            vectorize(
+                #[inline(always)]
+                || {
+                    let lines = out[at * width..(at + n) * width].chunks_exact_mut(width);
+                    for (line, object) in lines.zip(objects[first..].chunks_exact(width)) {
+                        line.iter_mut().zip(object.iter().zip(subject.iter())).for_each(|(o, (x, y))| *o = *x * *y);
+                    }
+                },
+            );
         }
     }
 }
@@ -72,15 +75,18 @@ struct Transposed<'a, T>(Outer<'a, T>);
 impl<T: Real> Operand<T> for Transposed<'_, T> {
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
         let outer = &self.0;
-        vectorize(#[inline(always)] || {
-            for (cell, line) in out.chunks_exact_mut(width).enumerate() {
-                let at = (k + cell) * outer.e;
-                let (zs, zo) = (&outer.zs[at..at + outer.e], &outer.zo[at..at + outer.e]);
-                for (to, i, j, n) in outer.runs(row, rows) {
-                    line[to..to + n].iter_mut().zip(&zo[j..j + n]).for_each(|(o, z)| *o = zs[i] * *z);
+        vectorize(
+            #[inline(always)]
+            || {
+                for (cell, line) in out.chunks_exact_mut(width).enumerate() {
+                    let at = (k + cell) * outer.e;
+                    let (zs, zo) = (&outer.zs[at..at + outer.e], &outer.zo[at..at + outer.e]);
+                    for (to, i, j, n) in outer.runs(row, rows) {
+                        line[to..to + n].iter_mut().zip(&zo[j..j + n]).for_each(|(o, z)| *o = zs[i] * *z);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
@@ -147,12 +153,15 @@ pub fn backward_inputs<T: Real>(
                 for (r, s) in s.chunks_exact(columns).enumerate() {
                     let (at, row) = ((b * CELLS + r) * e, r * e);
                     let zo = &outer.zo[at + group..][..block];
-                    vectorize(#[inline(always)] || {
-                        for (i, s) in subjects.clone().zip(s.chunks_exact(block)) {
-                            dzs[row + i] = dot(s, zo);
-                            axpy(outer.zs[at + i], s, &mut dzo[row + group..][..block]);
-                        }
-                    });
+                    vectorize(
+                        #[inline(always)]
+                        || {
+                            for (i, s) in subjects.clone().zip(s.chunks_exact(block)) {
+                                dzs[row + i] = dot(s, zo);
+                                axpy(outer.zs[at + i], s, &mut dzo[row + group..][..block]);
+                            }
+                        },
+                    );
                 }
             });
         }

@@ -45,10 +45,13 @@ impl<'a, T: Real> PairWeights<'a, T> {
     fn inverse_sums(&self, epsilon: f64) -> Vec<T> {
         let inverse = |p: usize| {
             let mut q = Scratch::new(self.tokens);
-            vectorize(#[inline(always)] || {
-                self.weights(p, 0, &mut q);
-                T::ONE / (sum(&q, |q| q) + T::of(epsilon))
-            })
+            vectorize(
+                #[inline(always)]
+                || {
+                    self.weights(p, 0, &mut q);
+                    T::ONE / (sum(&q, |q| q) + T::of(epsilon))
+                },
+            )
         };
         (0..self.pairs.len()).into_par_iter().map(inverse).collect()
     }
@@ -59,7 +62,10 @@ impl<T: Real> Operand<T> for PairWeights<'_, T> {
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
         let mut q = Scratch::new(out.len() / width);
         for i in 0..rows {
-            vectorize(#[inline(always)] || self.weights(row + i, k, &mut q));
+            vectorize(
+                #[inline(always)]
+                || self.weights(row + i, k, &mut q),
+            );
             out[i..].iter_mut().step_by(width).zip(q.iter()).for_each(|(o, q)| *o = *q);
         }
     }
@@ -74,22 +80,18 @@ struct Transposed<'a, T> {
 impl<T: Real> Operand<T> for Transposed<'_, T> {
     fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
         for (j, line) in out.chunks_exact_mut(width).enumerate() {
-            vectorize(#[inline(always)] || {
-                self.weights.weights(k + j, row, &mut line[..rows]);
-                line.iter_mut().for_each(|x| *x *= self.inverse[k + j]);
-            });
+            vectorize(
+                #[inline(always)]
+                || {
+                    self.weights.weights(k + j, row, &mut line[..rows]);
+                    line.iter_mut().for_each(|x| *x *= self.inverse[k + j]);
+                },
+            );
         }
     }
 }
 
-pub fn forward<T: Real>(
-    a: &Tensor,
-    h: &Tensor,
-    documents: &Documents,
-    grid: &Grid,
-    pooling: Pooling,
-    c: &mut Tensor,
-) {
+pub fn forward<T: Real>(a: &Tensor, h: &Tensor, documents: &Documents, grid: &Grid, pooling: Pooling, c: &mut Tensor) {
     let (width, blocks) = (h.dim(), documents.attention(pooling.heads));
     let (a, h, c) = (a.slice::<T>(), h.slice::<T>(), c.slice_mut::<T>());
     for d in 0..documents.len() {
@@ -148,11 +150,14 @@ fn weight_gradients<T: Real>(
     gemm(pairs, tokens, width, &dc, &h, &mut dq, true);
     dq.par_chunks_mut(tokens.max(1)).enumerate().for_each(|(p, dq)| {
         let row = p * width..(p + 1) * width;
-        vectorize(#[inline(always)] || {
-            let mean = dot(&dc.data[row.clone()], &c[row]);
-            let factor = inverse[p] * weights.scale;
-            dq.iter_mut().for_each(|x| *x = (*x - mean) * factor);
-        });
+        vectorize(
+            #[inline(always)]
+            || {
+                let mean = dot(&dc.data[row.clone()], &c[row]);
+                let factor = inverse[p] * weights.scale;
+                dq.iter_mut().for_each(|x| *x = (*x - mean) * factor);
+            },
+        );
     });
     dq
 }
@@ -171,9 +176,10 @@ fn attention_gradients<T: Real>(weights: &PairWeights<'_, T>, dq: &[T], da: &mut
             let twice = if e == other { T::of(2.0) } else { T::ONE };
             for (head, da) in da.chunks_exact_mut(tokens).enumerate() {
                 let row = weights.row(other as u32, head);
-                vectorize(#[inline(always)] || {
-                    da.iter_mut().zip(dq.iter().zip(row)).for_each(|(da, (dq, x))| *da += twice * *dq * *x)
-                });
+                vectorize(
+                    #[inline(always)]
+                    || da.iter_mut().zip(dq.iter().zip(row)).for_each(|(da, (dq, x))| *da += twice * *dq * *x),
+                );
             }
         }
     });

@@ -1,5 +1,5 @@
-use crate::device::cpu::vector::{add_column_sums, add_to, block, chunk};
 use crate::device::cpu::simd::vectorize;
+use crate::device::cpu::vector::{add_column_sums, add_to, block, chunk};
 use crate::dtype::Real;
 use crate::tape::Grads;
 use crate::tensor::Tensor;

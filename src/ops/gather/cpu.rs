@@ -1,5 +1,5 @@
-use crate::device::cpu::vector::{block, chunk};
 use crate::device::cpu::simd::vectorize;
+use crate::device::cpu::vector::{block, chunk};
 use crate::dtype::Real;
 use crate::layout::Sources;
 use crate::tensor::Tensor;

@@ -1,5 +1,5 @@
-use crate::device::cpu::vector::{PARTIAL, add_to, block, chunk, sum, sum2};
 use crate::device::cpu::simd::vectorize;
+use crate::device::cpu::vector::{PARTIAL, add_to, block, chunk, sum, sum2};
 use crate::dtype::Real;
 use crate::rng::Dropout;
 use crate::tape::Grads;

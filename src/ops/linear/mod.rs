@@ -5,7 +5,6 @@
 
 mod cpu;
 
-
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::tape::Tape;

@@ -1,6 +1,6 @@
 use super::{Distillation, Loss, Objective, Teacher};
-use crate::device::cpu::vector::{PARTIAL, chunk, max, sum, sum2};
 use crate::device::cpu::simd::vectorize;
+use crate::device::cpu::vector::{PARTIAL, chunk, max, sum, sum2};
 use crate::dtype::Real;
 use crate::layout::Labels;
 use crate::tensor::Tensor;

@@ -1,6 +1,6 @@
 use super::{Hyper, Span};
-use crate::device::cpu::vector::sum;
 use crate::device::cpu::simd::vectorize;
+use crate::device::cpu::vector::sum;
 use crate::dtype::Real;
 use crate::tensor::Tensor;
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
 use super::Role;
-use crate::device::cpu::vector::{add_column_sums, add_to};
 use crate::device::cpu::simd::vectorize;
+use crate::device::cpu::vector::{add_column_sums, add_to};
 use crate::dtype::Real;
 use crate::layout::Grid;
 use crate::tape::Grads;
