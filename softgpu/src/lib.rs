@@ -1,0 +1,15 @@
+//! A CUDA driver in software: executes the PTX that nvcc emits, on the CPU, with checks that no GPU makes.
+
+pub mod counters;
+pub mod fault;
+pub mod kernel;
+pub mod memory;
+pub mod profile;
+pub mod settings;
+
+pub use counters::Counters;
+pub use fault::{Fault, FaultKind};
+pub use kernel::{Kernel, Launch, Module, Outcome, PtxError, launch};
+pub use memory::Memory;
+pub use profile::Profile;
+pub use settings::Settings;
