@@ -1,10 +1,13 @@
 //! A CUDA driver in software: executes the PTX that nvcc emits, on the CPU, with checks that no GPU makes.
 
+mod compile;
 pub mod counters;
 pub mod fault;
 pub mod kernel;
+mod machine;
 pub mod memory;
 pub mod profile;
+mod ptx;
 pub mod settings;
 
 pub use counters::Counters;
