@@ -1,11 +1,8 @@
-//! The flow of control: basic blocks, where lanes meet again, which registers may share a slot.
+//! The flow of control: basic blocks, and where lanes meet again.
 
 use std::collections::HashMap;
 
-use super::frame::Slots;
-use super::slots_of;
 use crate::machine::{Action, Ins, NOWHERE};
-use crate::ptx::{Function, Width};
 
 /// Finds the immediate post-dominator of each branch of a function, which starts at `start` and ends
 /// with its Leave. A thread that exits counts as going there: it is gone when the others arrive.
@@ -140,16 +137,4 @@ fn targets(ins: &Ins, leave: usize) -> Vec<usize> {
 fn leaves_always(ins: &Ins) -> bool {
     let always = ins.guard.predicate == 0 && ins.guard.flip == 0;
     always && matches!(ins.action, Action::Branch { .. } | Action::Table { .. } | Action::Exit | Action::Leave)
-}
-
-/// A slot, or the number of a predicate, for each register of a function.
-pub fn allocate(function: &Function, slots: &mut Slots) -> Vec<usize> {
-    let place = |width: &Width| match width {
-        Width::Pred => {
-            slots.predicates += 1;
-            slots.predicates - 1
-        }
-        width => slots.fresh(slots_of(*width)),
-    };
-    function.registers.iter().map(place).collect()
 }

@@ -15,6 +15,7 @@ mod memory;
 mod moves;
 mod opcode;
 mod round;
+mod slots;
 mod tensor;
 mod warp;
 
@@ -26,7 +27,7 @@ use opcode::Opcode;
 
 use crate::PtxError;
 use crate::machine::{Action, Class, Code, FULL, Guard, Ins, Place};
-use crate::ptx::{Function, Instruction, Operand, Source, Space, Statement, Variable, VariableId, Width};
+use crate::ptx::{Function, Instruction, Operand, Source, Space, Statement, Variable, VariableId};
 
 /// Generic addresses of shared and local memory: offsets in windows far from any host address.
 pub const SHARED_WINDOW: u64 = 0x4000_0000_0000_0000;
@@ -226,7 +227,7 @@ impl<'a> Compiler<'a, '_> {
     /// Lowers one function; the number of its first instruction.
     fn function(&mut self, function: &'a Function, variables: Vec<u64>) -> Result<u32, PtxError> {
         let start = self.code.instructions.len();
-        let places = flow::allocate(function, &mut self.slots);
+        let places = slots::allocate(function, &mut self.slots);
         let mut labels: HashMap<&str, u32> = HashMap::new();
         let mut tables: HashMap<&str, &[String]> = HashMap::new();
         let mut jumps = Vec::new();
@@ -367,15 +368,5 @@ fn arithmetic(frame: &mut Frame, opcode: Opcode, operands: &[Operand]) -> Result
         Some(Type::F32 | Type::F64) => float::lower(frame, opcode, operands),
         Some(Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2) => half::lower(frame, opcode, operands),
         _ => integer::lower(frame, opcode, operands),
-    }
-}
-
-/// Registers of a function that hold values, not predicates: width in slots.
-pub fn slots_of(width: Width) -> usize {
-    match width {
-        Width::Pred => 0,
-        Width::Half | Width::Word => 1,
-        Width::Double => 2,
-        Width::Quad => 4,
     }
 }
