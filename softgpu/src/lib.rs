@@ -4,6 +4,7 @@ pub mod counters;
 pub mod fault;
 pub mod kernel;
 pub mod memory;
+pub mod occupancy;
 pub mod profile;
 pub mod settings;
 
