@@ -1,7 +1,9 @@
 //! A CUDA driver in software: executes the PTX that nvcc emits, on the CPU, with checks that no GPU makes.
 
 pub mod counters;
+pub mod elf;
 pub mod fault;
+pub mod image;
 pub mod kernel;
 pub mod memory;
 pub mod occupancy;
