@@ -6,8 +6,10 @@ pub mod fault;
 pub mod image;
 pub mod kernel;
 pub mod memory;
+pub mod model;
 pub mod occupancy;
 pub mod profile;
+pub mod report;
 pub mod settings;
 
 pub use counters::Counters;
