@@ -1,6 +1,7 @@
 //! A CUDA driver in software: executes the PTX that nvcc emits, on the CPU, with checks that no GPU makes.
 
 pub mod counters;
+pub mod driver;
 pub mod elf;
 pub mod fault;
 pub mod image;
