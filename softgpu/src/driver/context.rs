@@ -1,25 +1,17 @@
-//! Contexts: the primary one, others, and each thread's stack of them.
+//! Contexts, and each thread's stack of them.
 
 use std::collections::HashMap;
 
 use super::error::Status;
 use super::{
-    Answer, CURRENT, CUresult, DEVICE, Driver, Handle, alive, check_device, current, driver, entry, given, put,
+    Answer, CURRENT, CUresult, DEVICE, Driver, Handle, State, alive, check_device, current, driver, entry, given, put,
 };
 
 #[derive(Default)]
 pub(super) struct Context {
-    flags: u32,
+    pub flags: u32,
     cache_config: u32,
     limits: HashMap<u32, usize>,
-}
-
-/// The primary context lives while it is retained at least once.
-#[derive(Default)]
-pub(super) struct Primary {
-    handle: Option<Handle>,
-    retained: u32,
-    flags: u32,
 }
 
 /// The limits of a real device right after its context was made.
@@ -40,15 +32,16 @@ fn set_stack(change: impl FnOnce(&mut Vec<Handle>)) -> Answer {
     CURRENT.try_with(|stack| change(&mut stack.borrow_mut())).map_err(|_| Status::DEINITIALIZED)
 }
 
-fn create(driver: &Driver, flags: u32) -> Handle {
-    let mut state = driver.state();
-    let handle = state.handle();
-    state.contexts.insert(handle, Context { flags, ..Context::default() });
-    handle
+impl State {
+    pub(super) fn new_context(&mut self, flags: u32) -> Handle {
+        let handle = self.handle();
+        self.contexts.insert(handle, Context { flags, ..Context::default() });
+        handle
+    }
 }
 
 /// Everything that was made in the context goes with it.
-fn destroy(driver: &Driver, context: Handle) -> Answer {
+pub(super) fn destroy(driver: &Driver, context: Handle) -> Answer {
     let mut state = driver.state();
     state.contexts.remove(&context).ok_or(Status::INVALID_CONTEXT)?;
     state.streams.retain(|_, stream| stream.context != context);
@@ -65,95 +58,11 @@ fn destroy(driver: &Driver, context: Handle) -> Answer {
     Ok(())
 }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(to: *mut Handle, device: i32) -> CUresult {
-    entry("cuDevicePrimaryCtxRetain", || {
-        let driver = driver()?;
-        check_device(device)?;
-        given(to)?;
-        let mut state = driver.state();
-        let handle = match state.primary.handle {
-            Some(handle) => handle,
-            None => {
-                let handle = state.handle();
-                let flags = state.primary.flags;
-                state.contexts.insert(handle, Context { flags, ..Context::default() });
-                state.primary.handle = Some(handle);
-                handle
-            }
-        };
-        state.primary.retained += 1;
-        unsafe { put(to, handle) }
-    })
-}
-
-fn release(driver: &Driver, all: bool) -> Answer {
-    let mut state = driver.state();
-    let handle = state.primary.handle.ok_or(Status::INVALID_CONTEXT)?;
-    state.primary.retained = if all { 0 } else { state.primary.retained - 1 };
-    if state.primary.retained > 0 {
-        return Ok(());
-    }
-    state.primary.handle = None;
-    drop(state);
-    destroy(driver, handle)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevicePrimaryCtxRelease_v2(device: i32) -> CUresult {
-    entry("cuDevicePrimaryCtxRelease_v2", || {
-        let driver = driver()?;
-        check_device(device)?;
-        release(driver, false)
-    })
-}
-
-/// After a fault this frees what the context held, and the fault stays: only a new process is free of it.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevicePrimaryCtxReset_v2(device: i32) -> CUresult {
-    entry("cuDevicePrimaryCtxReset_v2", || {
-        let driver = driver()?;
-        check_device(device)?;
-        let active = driver.state().primary.handle.is_some();
-        if active { release(driver, true) } else { Ok(()) }
-    })
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: i32, flags: u32) -> CUresult {
-    entry("cuDevicePrimaryCtxSetFlags_v2", || {
-        let driver = driver()?;
-        check_device(device)?;
-        let mut state = driver.state();
-        state.primary.flags = flags;
-        if let Some(handle) = state.primary.handle
-            && let Some(context) = state.contexts.get_mut(&handle)
-        {
-            context.flags = flags;
-        }
-        Ok(())
-    })
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(device: i32, flags: *mut u32, active: *mut i32) -> CUresult {
-    entry("cuDevicePrimaryCtxGetState", || {
-        let driver = driver()?;
-        check_device(device)?;
-        given(active)?;
-        let state = driver.state();
-        unsafe {
-            put(flags, state.primary.flags)?;
-            put(active, i32::from(state.primary.handle.is_some()))
-        }
-    })
-}
-
 unsafe fn create_current(to: *mut Handle, flags: u32, device: i32) -> Answer {
     let driver = driver()?;
     check_device(device)?;
     given(to)?;
-    let handle = create(driver, flags);
+    let handle = driver.state().new_context(flags);
     set_stack(|stack| stack.push(handle))?;
     unsafe { put(to, handle) }
 }

@@ -32,6 +32,7 @@ pub mod module;
 pub mod occupancy;
 pub mod pointer;
 pub mod pool;
+pub mod primary;
 pub mod proc;
 pub mod refused;
 pub mod stream;
@@ -71,7 +72,7 @@ struct Dead {
 struct State {
     handles: usize,
     contexts: HashMap<Handle, context::Context>,
-    primary: context::Primary,
+    primary: primary::Primary,
     streams: HashMap<Handle, stream::Stream>,
     events: HashMap<Handle, event::Event>,
     modules: HashMap<Handle, module::Loaded>,
@@ -131,9 +132,14 @@ impl Driver {
 
 impl State {
     fn handle(&mut self) -> Handle {
-        self.handles += 1;
-        FIRST_HANDLE + 16 * self.handles
+        next_handle(&mut self.handles)
     }
+}
+
+/// Beside `State::handle` for where a part of the state is borrowed.
+fn next_handle(handles: &mut usize) -> Handle {
+    *handles += 1;
+    FIRST_HANDLE + 16 * *handles
 }
 
 /// A panic while the lock was held was already answered with CUDA_ERROR_UNKNOWN; the maps stay usable.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::error::{Status, refuse};
 use super::function::Function;
-use super::{Answer, CUresult, Driver, Handle, alive, entry, given, put, put_optional};
+use super::{Answer, CUresult, Driver, Handle, alive, entry, given, next_handle, put, put_optional};
 use crate::image::{self, Image, ImageError};
 use crate::{Module, elf};
 
@@ -130,8 +130,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(to: *mut Handle, module: Handle, na
         let kernel = loaded.module.kernel(name).ok_or(Status::NOT_FOUND)?;
         let function =
             Function::new(kernel.clone(), module, loaded.context, loaded.ptx_arch, loaded.binary.as_ref(), driver);
-        state.handles += 1;
-        let handle = super::FIRST_HANDLE + 16 * state.handles;
+        let handle = next_handle(&mut state.handles);
         loaded.functions.insert(name.to_string(), handle);
         state.functions.insert(handle, Arc::new(function));
         unsafe { put(to, handle) }

@@ -16,6 +16,7 @@ use super::module::*;
 use super::occupancy::*;
 use super::pointer::*;
 use super::pool::*;
+use super::primary::*;
 use super::refused::*;
 use super::stream::*;
 use super::{Answer, CUresult, entry, given, put, put_optional};

@@ -18,6 +18,7 @@ pub use softgpu::driver::module::*;
 pub use softgpu::driver::occupancy::*;
 pub use softgpu::driver::pointer::*;
 pub use softgpu::driver::pool::*;
+pub use softgpu::driver::primary::*;
 pub use softgpu::driver::proc::*;
 pub use softgpu::driver::refused::*;
 pub use softgpu::driver::stream::*;
