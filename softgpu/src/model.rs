@@ -1,7 +1,7 @@
 //! A modelled lower bound of the time that counted work takes on a named GPU: the largest, over its resources, of the
 //! work over the resource's published rate. Never a measurement: real kernels also wait, and take longer.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::Counters;
 
@@ -105,9 +105,14 @@ pub struct Bound {
     pub us: f64,
     pub resource: Resource,
     /// Every resource's microseconds.
+    #[serde(serialize_with = "as_map")]
     pub resources: Vec<(Resource, f64)>,
     /// Every requested sector at the slowest rate found for L2: no bound, only how uncertain L2 is.
     pub l2_slowest_us: f64,
+}
+
+fn as_map<S: Serializer>(pairs: &[(Resource, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().copied())
 }
 
 /// `counters` of any number of launches with `blocks` blocks each.

@@ -207,6 +207,7 @@ fn json() {
         bounds.iter().map(|bound| bound["gpu"].as_str().unwrap()).collect::<Vec<_>>(),
         ["A100 SXM", "RTX 4090", "H100 SXM"]
     );
+    assert!(bounds[0]["resources"]["dram"].as_f64().unwrap() > 0.0);
     let of_shapes: f64 = shapes.iter().map(|shape| shape["modelled"][0]["us"].as_f64().unwrap()).sum();
     near(bounds[0]["us"].as_f64().unwrap(), of_shapes);
     assert_eq!(json["faults"][0]["kind"], "out_of_bounds");

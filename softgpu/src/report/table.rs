@@ -74,10 +74,14 @@ fn nearest(bounds: &[Bound], settings: &Settings) -> String {
     };
     let Some(bound) = bounds.iter().find(|bound| bound.gpu == GPUS[index].name) else { return "-".into() };
     let range = match bound.resource {
-        Resource::L2 => format!(" (to {:.1} us)", bound.l2_slowest_us),
+        Resource::L2 => format!(" (to {})", time(bound.l2_slowest_us)),
         _ => String::new(),
     };
-    format!("{:.1} us{range} on {}, by {}", bound.us, bound.gpu, name(bound.resource))
+    format!("{}{range} on {}, by {}", time(bound.us), bound.gpu, name(bound.resource))
+}
+
+fn time(us: f64) -> String {
+    if us < 100.0 { format!("{us:.3} us") } else { format!("{us:.1} us") }
 }
 
 fn name(resource: Resource) -> String {
