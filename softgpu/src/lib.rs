@@ -2,12 +2,18 @@
 
 mod compile;
 pub mod counters;
+pub mod driver;
+pub mod elf;
 pub mod fault;
+pub mod image;
 pub mod kernel;
 mod machine;
 pub mod memory;
+pub mod model;
+pub mod occupancy;
 pub mod profile;
 mod ptx;
+pub mod report;
 pub mod settings;
 
 pub use counters::Counters;
