@@ -89,7 +89,6 @@ fn wrong_operands_are_refused() {
         "st.global.u32 [%rd1];",
         "ld.global.v4.u32 {%r1, %r2, %r3}, [%rd1];",
         "ld.global.v2.u32 %r1, [%rd1];",
-        "lop3.b32 %r1, %r2, %r3, %r4, 256;",
         "add.s32 5, %r1, %r2;",
         "add.s32 %r1, %r2, ;",
         "add.s32 %r1 %r2, %r3;",
