@@ -2,7 +2,7 @@
 
 use softgpu::FaultKind;
 
-use crate::harness::{Form, Machine, Probe, Shape, body, check, dumping, launch_text};
+use crate::harness::{Form, Probe, Shape, body, check, dumping, launch_text, machine};
 
 #[test]
 fn follows_the_manual() {
@@ -353,7 +353,7 @@ fn places() -> Result<(), String> {
         crate::harness::dump_text(GRID);
         return Ok(());
     }
-    let machine = Machine::new(80, 0);
+    let machine = machine(80);
     let threads: usize = 12 * 60;
     let out = machine.buffer(&vec![0; 96 * threads]);
     launch_text(&machine, GRID, &shape, &[out])?;

@@ -9,33 +9,11 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use softgpu::{Fault, Launch, Memory, Module, Profile, Settings};
+use softgpu::{Fault, Module};
 
-use crate::numbers::{Answer, Kind, Lane, Random, Want};
-
-const fn profile(name: &'static str, major: u32, minor: u32, shared: u32) -> Profile {
-    Profile {
-        name,
-        major,
-        minor,
-        multiprocessors: 108,
-        shared_default: 48 << 10,
-        shared_opt_in: shared << 10,
-        shared_per_multiprocessor: (shared + 1) << 10,
-        threads_per_multiprocessor: 2048,
-        blocks_per_multiprocessor: 32,
-        registers_per_multiprocessor: 65536,
-    }
-}
-
-static AMPERE: Profile = profile("softgpu sm_80", 8, 0, 163);
-static HOPPER: Profile = profile("softgpu sm_90", 9, 0, 227);
-
-pub fn settings(target: u32, seed: u64) -> Settings {
-    let profile = if target >= 90 { &HOPPER } else { &AMPERE };
-    let (limit, memory) = (10_000_000, 64 << 20);
-    Settings { profile, checks: true, seed, threads: 1, limit, memory, report: None, table: false }
-}
+pub use crate::common::{Machine, Shape};
+use crate::common::{Random, params, settings};
+use crate::numbers::{Answer, Kind, Lane, Want};
 
 /// One opcode text and its test.
 pub struct Form {
@@ -63,12 +41,6 @@ pub fn check(forms: Vec<Form>) {
     assert!(wrong.is_empty(), "{} of {} forms are wrong:\n\n{}", wrong.len(), forms.len(), wrong.join("\n\n"));
 }
 
-/// Memory and settings for launches by hand.
-pub struct Machine {
-    pub memory: Memory,
-    pub settings: Settings,
-}
-
 fn dump_folder() -> Option<PathBuf> {
     std::env::var_os("SOFTGPU_OPCODES_DUMP").map(PathBuf::from)
 }
@@ -80,58 +52,17 @@ fn dump(folder: &PathBuf, ptx: &str) {
     std::fs::write(folder.join(format!("{:016x}.ptx", hasher.finish())), ptx).unwrap();
 }
 
-/// A launch of the kernel called `probe`; every parameter has 8 bytes.
-pub struct Shape {
-    pub grid: [u32; 3],
-    pub block: [u32; 3],
-    pub dynamic_shared: u32,
+/// A machine of some compute capability.
+pub fn machine(target: u32) -> Machine {
+    Machine::new(settings(target, 0, 10_000_000))
 }
 
-impl Shape {
-    pub fn line(threads: u32) -> Self {
-        Self { grid: [1, 1, 1], block: [threads, 1, 1], dynamic_shared: 0 }
-    }
-}
-
-impl Machine {
-    pub fn new(target: u32, seed: u64) -> Self {
-        let settings = settings(target, seed);
-        Self { memory: Memory::new(settings.memory), settings }
-    }
-
-    pub fn buffer(&self, bytes: &[u8]) -> u64 {
-        let address = self.memory.alloc(bytes.len().max(8)).expect("memory");
-        self.memory.write(address, bytes).expect("written");
-        address
-    }
-
-    pub fn bytes(&self, address: u64, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        self.memory.read(address, &mut bytes).expect("read");
-        bytes
-    }
-
-    pub fn load(&self, ptx: &str) -> Result<Module, String> {
-        Module::load(ptx, &self.memory, &self.settings).map_err(|error| {
-            let line = ptx.lines().nth(error.line.saturating_sub(1) as usize).unwrap_or("");
-            format!("refused: {error}\n    {}", line.trim())
-        })
-    }
-
-    pub fn launch(&self, module: &Module, shape: &Shape, params: &[u8]) -> Result<Option<Fault>, String> {
-        let kernel = module.kernel("probe").ok_or("no kernel called probe")?;
-        let launch = Launch {
-            grid: shape.grid,
-            block: shape.block,
-            dynamic_shared: shape.dynamic_shared,
-            params: params.to_vec(),
-        };
-        Ok(softgpu::launch(kernel, &launch, &self.memory, &self.settings).fault)
-    }
-}
-
-pub fn params(values: &[u64]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+/// A refusal comes with the line that it is about.
+pub fn load_text(machine: &Machine, ptx: &str) -> Result<Module, String> {
+    machine.load(ptx).map_err(|error| {
+        let line = ptx.lines().nth(error.line.saturating_sub(1) as usize).unwrap_or("");
+        format!("refused: {error}\n    {}", line.trim())
+    })
 }
 
 /// Loads and launches a whole text of one's own with 8-byte parameters, and expects no fault.
@@ -140,8 +71,8 @@ pub fn launch_text(machine: &Machine, ptx: &str, shape: &Shape, values: &[u64]) 
         dump(&folder, ptx);
         return Ok(());
     }
-    let module = machine.load(ptx)?;
-    match machine.launch(&module, shape, &params(values))? {
+    let module = load_text(machine, ptx)?;
+    match machine.launch(&module, "probe", shape, &params(values)) {
         None => Ok(()),
         Some(fault) => Err(format!("fault: {fault}")),
     }
@@ -160,7 +91,6 @@ pub struct Probe {
     scratch: Vec<u8>,
     threads: u32,
     dynamic_shared: u32,
-    seed: u64,
 }
 
 /// What the threads wrote, and the scratch buffer after the launch (of the last block of cases).
@@ -184,7 +114,7 @@ impl Probe {
     pub fn of(body: &str, inputs: Vec<Kind>, outputs: Vec<Kind>) -> Self {
         let (module, scratch) = (String::new(), vec![0; 8]);
         let body = body.to_string();
-        Self { target: 80, module, body, inputs, outputs, scratch, threads: 1024, dynamic_shared: 0, seed: 0 }
+        Self { target: 80, module, body, inputs, outputs, scratch, threads: 1024, dynamic_shared: 0 }
     }
 
     pub fn target(mut self, target: u32) -> Self {
@@ -254,8 +184,8 @@ impl Probe {
             let outputs = vec![vec![0; self.outputs.len()]; cases.len()];
             return Ok(Results { outputs, scratch: self.scratch.clone() });
         }
-        let machine = Machine::new(self.target, self.seed);
-        let module = machine.load(&text)?;
+        let machine = machine(self.target);
+        let module = load_text(&machine, &text)?;
         let mut results = Results { outputs: vec![], scratch: vec![] };
         for chunk in cases.chunks(self.threads as usize) {
             self.run_chunk(&machine, &module, chunk, &mut results)?;
@@ -269,7 +199,7 @@ impl Probe {
         let bytes = 8 * cases.len() * self.outputs.len();
         let addresses = [m.buffer(&params(&inputs)), m.buffer(&vec![0; bytes]), m.buffer(&self.scratch)];
         let shape = Shape { dynamic_shared: self.dynamic_shared, ..Shape::line(cases.len() as u32) };
-        if let Some(fault) = m.launch(module, &shape, &params(&addresses))? {
+        if let Some(fault) = m.launch(module, "probe", &shape, &params(&addresses)) {
             return Err(format!("fault: {fault}"));
         }
         let outputs = m.bytes(addresses[1], bytes);
@@ -286,11 +216,11 @@ impl Probe {
             dump(&folder, &self.text());
             return Ok(None);
         }
-        let machine = Machine::new(self.target, self.seed);
-        let module = machine.load(&self.text())?;
+        let machine = machine(self.target);
+        let module = load_text(&machine, &self.text())?;
         let outputs = machine.buffer(&vec![0; 8 * cases.len() * self.outputs.len()]);
         let addresses = [machine.buffer(&params(&cases.concat())), outputs, machine.buffer(&self.scratch)];
-        machine.launch(&module, &Shape::line(cases.len() as u32), &params(&addresses))
+        Ok(machine.launch(&module, "probe", &Shape::line(cases.len() as u32), &params(&addresses)))
     }
 
     /// Runs the cases and compares each output of each with what is wanted.

@@ -4,6 +4,8 @@
 //! and no table has.
 
 mod atomic;
+#[path = "../common/machine.rs"]
+mod common;
 mod compare;
 mod control;
 mod convert;

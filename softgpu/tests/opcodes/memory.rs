@@ -1,6 +1,6 @@
 //! Loads and stores of every width in every space, address conversions, and mov.
 
-use crate::harness::{Form, Machine, Probe, Shape, body, cases, check, dump_text, dumping, form};
+use crate::harness::{Form, Probe, Shape, body, cases, check, dump_text, dumping, form, load_text, machine};
 use crate::numbers::{Kind, Random, Want};
 
 #[test]
@@ -304,8 +304,8 @@ fn run_parameters(text: &str, kind: Kind, count: usize, at: usize) -> Result<(),
         dump_text(text);
         return Ok(());
     }
-    let machine = Machine::new(80, 0);
-    let module = machine.load(text)?;
+    let machine = machine(80);
+    let module = load_text(&machine, text)?;
     let out = machine.buffer(&[0; 64]);
     let mut random = Random(13);
     let data: Vec<u8> = (0..32).map(|_| random.next() as u8).collect();
@@ -319,7 +319,7 @@ fn run_parameters(text: &str, kind: Kind, count: usize, at: usize) -> Result<(),
         assert_eq!(param.size as usize, field.len());
         params[param.offset as usize..][..field.len()].copy_from_slice(field);
     }
-    if let Some(fault) = machine.launch(&module, &Shape::line(1), &params)? {
+    if let Some(fault) = machine.launch(&module, "probe", &Shape::line(1), &params) {
         return Err(format!("fault: {fault}"));
     }
     let got = machine.bytes(out, 64);
@@ -457,11 +457,11 @@ fn module_variables() {
     if dumping() {
         return dump_text(text);
     }
-    let machine = Machine::new(80, 0);
-    let module = machine.load(text).unwrap();
+    let machine = machine(80);
+    let module = load_text(&machine, text).unwrap();
     let out = machine.buffer(&[0xff; 12]);
     for expected in [0u32, 3, 6] {
-        let fault = machine.launch(&module, &Shape::line(1), &out.to_le_bytes()).unwrap();
+        let fault = machine.launch(&module, "probe", &Shape::line(1), &out.to_le_bytes());
         assert!(fault.is_none(), "{fault:?}");
         let want = [expected, 0x4000_0000, 0].map(u32::to_le_bytes).concat();
         assert_eq!(machine.bytes(out, 12), want);

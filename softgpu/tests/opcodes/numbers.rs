@@ -1,27 +1,7 @@
 //! The kinds of operands, the values that each is tried with, and what a result is compared with.
 
+pub use crate::common::Random;
 use crate::exact::{BRAIN, DOUBLE, Format, HALF, SINGLE};
-
-/// A small generator (splitmix64): the same values in every run.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    pub fn of<'a, T>(&mut self, pool: &'a [T]) -> &'a T {
-        &pool[self.below(pool.len())]
-    }
-}
 
 /// What a register of the machine holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
