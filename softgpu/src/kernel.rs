@@ -179,10 +179,11 @@ pub fn launch(kernel: &Kernel, launch: &Launch, memory: &Memory, settings: &Sett
         seed: settings.seed,
         limit: settings.limit,
         multiprocessors: settings.profile.multiprocessors.max(1),
+        cores: settings.threads,
         launch: number,
         first_block,
         order: Order::new(if ordered { blocks as usize } else { 0 }),
     };
-    let (counters, fault) = machine::run(&job, &kernel.code, settings.threads);
+    let (counters, fault) = machine::run(&job, &kernel.code);
     Outcome { counters, fault }
 }

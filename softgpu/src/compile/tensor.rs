@@ -204,14 +204,17 @@ impl Parts {
         }
     }
 
-    /// Accumulators of 32 bits.
+    /// Accumulators of 32 bits: two registers hold the even and the odd columns of eight rows.
     #[inline(always)]
     fn read_tile<T: Copy + Default>(&self, core: &Core, get: impl Fn(u32) -> T) -> Tile<T> {
         let mut tile = [[T::default(); N]; M];
-        for (number, &slot) in self.start.iter().enumerate() {
-            let values = core.warp.registers.view::<u32>(slot);
-            for lane in 0..LANES {
-                tile[lane / 4 + number / 2 * 8][2 * (lane % 4) + number % 2] = get(values[lane]);
+        for (rows, pair) in tile.chunks_exact_mut(8).zip(self.start.chunks_exact(2)) {
+            let registers = &core.warp.registers;
+            let (even, odd) = (registers.view::<u32>(pair[0]), registers.view::<u32>(pair[1]));
+            for (row, (even, odd)) in rows.iter_mut().zip(even.chunks_exact(4).zip(odd.chunks_exact(4))) {
+                for member in 0..4 {
+                    (row[2 * member], row[2 * member + 1]) = (get(even[member]), get(odd[member]));
+                }
             }
         }
         tile
@@ -220,16 +223,50 @@ impl Parts {
     #[inline(always)]
     fn write_tile<T: Copy>(&self, core: &mut Core, tile: &Tile<T>, put: impl Fn(T) -> u32) {
         for (number, &slot) in self.target.iter().enumerate() {
-            let out = std::array::from_fn(|lane| put(tile[lane / 4 + number / 2 * 8][2 * (lane % 4) + number % 2]));
-            core.warp.registers.write(slot, u32::MAX, &out);
+            let out = core.warp.registers.view_mut::<u32>(slot);
+            for (row, four) in tile[number / 2 * 8..].iter().zip(out.chunks_exact_mut(4)) {
+                for member in 0..4 {
+                    four[member] = put(row[2 * member + number % 2]);
+                }
+            }
         }
     }
 
-    fn singles<const K: usize>(self, f: Fragments, get: impl Fn(u32) -> f32 + Send + Sync + 'static) -> Action {
+    /// Operands of 16 bits: a row's neighbours along k lie next to each other, four lanes hold eight.
+    #[inline(always)]
+    fn gather_halves<const K: usize>(&self, core: &Core, get: impl Fn(u32) -> f32) -> ([[f32; K]; M], [[f32; N]; K]) {
+        let (mut a, mut b) = ([[0f32; K]; M], [[0f32; N]; K]);
+        for (number, &slot) in self.left.iter().enumerate() {
+            let values = core.warp.registers.view::<u32>(slot);
+            for (group, four) in values.chunks_exact(4).enumerate() {
+                let row = &mut a[group + number % 2 * 8][number / 2 * 8..][..8];
+                for (pair, &bits) in row.chunks_exact_mut(2).zip(four) {
+                    (pair[0], pair[1]) = (get(bits & 0xFFFF), get(bits >> 16));
+                }
+            }
+        }
+        for (number, &slot) in self.right.iter().enumerate() {
+            let values = core.warp.registers.view::<u32>(slot);
+            for (member, pair) in b[number * 8..][..8].chunks_exact_mut(2).enumerate() {
+                for column in 0..N {
+                    let bits = values[column * 4 + member];
+                    (pair[0][column], pair[1][column]) = (get(bits & 0xFFFF), get(bits >> 16));
+                }
+            }
+        }
+        (a, b)
+    }
+
+    fn singles<const K: usize>(self, f: Fragments, get: impl Fn(u32) -> f32 + Copy + Send + Sync + 'static) -> Action {
         step(move |core, mask| {
             core.whole_warp(mask)?;
-            let (mut a, mut b) = ([[0f32; K]; M], [[0f32; N]; K]);
-            self.gather(core, f, |row, k, bits| a[row][k] = get(bits), |k, column, bits| b[k][column] = get(bits));
+            let (a, b) = if f.packed == 2 {
+                self.gather_halves::<K>(core, get)
+            } else {
+                let (mut a, mut b) = ([[0f32; K]; M], [[0f32; N]; K]);
+                self.gather(core, f, |row, k, bits| a[row][k] = get(bits), |k, column, bits| b[k][column] = get(bits));
+                (a, b)
+            };
             let mut tile = self.read_tile(core, f32::from_bits);
             multiply(&a, &b, &mut tile);
             self.write_tile(core, &tile, |x| canonical(x).to_bits());

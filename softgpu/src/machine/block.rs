@@ -23,6 +23,8 @@ pub struct Job<'l> {
     /// Warp instructions that a block may execute.
     pub limit: u64,
     pub multiprocessors: u32,
+    /// Cores that run blocks at the same time.
+    pub cores: usize,
     /// Number of this launch, and of its first block, within the memory's shadows.
     pub launch: u8,
     pub first_block: Option<u32>,

@@ -1,6 +1,6 @@
 //! Global memory as a warp sees it: bounds, what was never written, races between blocks, sectors.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, fence};
+use std::sync::atomic::{AtomicU64, Ordering::{Relaxed, SeqCst}, fence};
 
 use super::block::Core;
 use super::registers::{LANES, Mask, lanes};
@@ -70,8 +70,11 @@ impl Core<'_> {
         }
         match access {
             Access::Load => {
-                lanes(mask).try_for_each(|lane| self.note_load(lane, addresses[lane], bytes))?;
-                fence(std::sync::atomic::Ordering::SeqCst);
+                let noted = lanes(mask).fold(false, |noted, lane| self.note_load(addresses[lane], bytes) | noted);
+                // A block on another core that writes here either sees this note, or is seen by the check.
+                if noted && self.job.cores > 1 {
+                    fence(SeqCst);
+                }
                 lanes(mask).try_for_each(|lane| self.check_load(lane, addresses[lane], bytes))
             }
             Access::Store => lanes(mask).try_for_each(|lane| self.note_store(lane, addresses[lane], bytes)),
@@ -185,12 +188,17 @@ impl Core<'_> {
         stamp >> BLOCK_SHIFT >= first && (stamp ^ mine) >> BLOCK_SHIFT != 0
     }
 
+    /// Whether anything was noted that was not there.
     #[inline(always)]
-    fn note_load(&self, _lane: usize, address: u64, bytes: usize) -> Done {
-        let Some(mine) = self.block_stamp() else { return Ok(()) };
+    fn note_load(&self, address: u64, bytes: usize) -> bool {
+        let Some(mine) = self.block_stamp() else { return false };
+        let mut noted = false;
         for (word, mask) in words(address, bytes) {
             let reader = self.job.memory.stamps(word).1;
             let (old, bits) = (reader.load(Relaxed), mask << BYTES_SHIFT);
+            if old == mine | bits {
+                continue;
+            }
             let new = match self.foreign(old, mine) && old & bits != 0 {
                 true => self.several() | old & bits,
                 false if (old ^ mine) >> BLOCK_SHIFT == 0 => old | bits,
@@ -198,9 +206,10 @@ impl Core<'_> {
             };
             if new != old {
                 reader.store(new, Relaxed);
+                noted = true;
             }
         }
-        Ok(())
+        noted
     }
 
     /// The number after the last block's: several blocks.

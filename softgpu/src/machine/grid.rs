@@ -10,7 +10,7 @@ use crate::{Counters, Fault};
 
 /// Runs the blocks and counts. A fault ends the launch: it is the one of the lowest block, because
 /// blocks are begun in order and all that were begun are finished.
-pub fn run(job: &Job<'_>, code: &std::sync::Arc<Code>, threads: usize) -> (Counters, Option<Fault>) {
+pub fn run(job: &Job<'_>, code: &std::sync::Arc<Code>) -> (Counters, Option<Fault>) {
     let blocks: u64 = job.grid.iter().map(|&n| n as u64).product();
     let next = AtomicU64::new(0);
     let found: Mutex<Option<(u64, Fault)>> = Mutex::new(None);
@@ -34,7 +34,7 @@ pub fn run(job: &Job<'_>, code: &std::sync::Arc<Code>, threads: usize) -> (Count
         let mut total = counters.lock().unwrap_or_else(|e| e.into_inner());
         *total += counted(&core);
     };
-    let threads = threads.min(blocks as usize).max(1);
+    let threads = job.cores.min(blocks as usize).max(1);
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(work);
