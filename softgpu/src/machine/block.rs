@@ -329,7 +329,9 @@ impl<'l> Core<'l> {
 
     /// Where the trouble was.
     fn fault(&self, trouble: Trouble) -> Fault {
-        let place = &self.code.places[self.warp.running() as usize % self.code.places.len()];
+        // An endless loop is found between two instructions: after a branch, say.
+        let pc = if trouble.kind == InstructionLimit { self.warp.running() + 1 } else { self.warp.running() };
+        let place = &self.code.places[pc as usize % self.code.places.len()];
         let [x, y, _] = self.job.block;
         let thread = trouble.lane.map(|lane| {
             let thread = (self.warp.index * 32 + lane) as u32;
