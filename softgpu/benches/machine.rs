@@ -66,7 +66,7 @@ fn parent() {
     if !library.join("libcuda.so").exists() {
         return println!("SKIPPED: no target/softgpu/libcuda.so: run `make softgpu` first");
     }
-    let image = match nvcc::ptx("gemm") {
+    let image = match nvcc::images(&nvcc::samples(), &["gemm"], "ptx").map(|dir| dir.join("gemm.ptx")) {
         Ok(image) => image,
         Err(reason) => return println!("SKIPPED: {reason}"),
     };
