@@ -1,8 +1,7 @@
 //! Comparison and selection. PTX ISA, section "Comparison and Selection Instructions".
 
-use ::half::{bf16, f16};
-
 use super::frame::{Frame, step};
+use super::half::Format;
 use super::opcode::{Opcode, Type};
 use super::round::flush;
 use super::{Lowered, Refusal, refuse};
@@ -44,15 +43,26 @@ pub fn test1<T: Value>(f: &mut Frame, ops: &[Operand], test: impl Fn(T) -> bool 
 #[derive(Clone, Copy)]
 struct Verdict {
     target: Target,
-    /// The complement's place: `p|q`.
-    complement: Option<usize>,
+    /// `q` of `p|q`: what the complement gives, or the upper half.
+    second: Option<usize>,
     combine: Option<(Combine, Guard)>,
+}
+
+impl Verdict {
+    fn combined(&self, found: u32, held: &[u32]) -> u32 {
+        match self.combine {
+            None => found,
+            Some((Combine::And, c)) => found & (held[c.predicate] ^ c.flip),
+            Some((Combine::Or, c)) => found | (held[c.predicate] ^ c.flip),
+            Some((Combine::Xor, c)) => found ^ (held[c.predicate] ^ c.flip),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
 enum Target {
     Predicate(usize),
-    /// set: all ones or zero; or 1.0f.
+    /// set: all ones or 1.0, else 0.
     Word { slot: usize, yes: u32 },
 }
 
@@ -74,21 +84,23 @@ fn set(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusa
     let result = if op.head == "set" { Some(op.ty()?) } else { None };
     let ty = op.ty()?;
     f.expect(ops, if combine.is_some() { 4..=4 } else { 3..=3 })?;
-    let (first, complement) = match &ops[0] {
+    let (first, second) = match &ops[0] {
         Operand::Pair(p, q) => (p.as_ref(), Some(f.predicate_target(q)?)),
         other => (other, None),
     };
     let target = match result {
         None => Target::Predicate(f.predicate_target(first)?),
-        Some(Type::U32 | Type::S32) => Target::Word { slot: f.target::<u32>(first)?, yes: u32::MAX },
-        Some(Type::F32) => Target::Word { slot: f.target::<u32>(first)?, yes: 1.0f32.to_bits() },
-        Some(_) => return op.unsupported(),
+        Some(to) => match truth(to, ty) {
+            Some(yes) => Target::Word { slot: f.target::<u32>(first)?, yes },
+            None => return op.unsupported(),
+        },
     };
     let combine = match combine {
         Some(combine) => Some((combine, f.predicate(&ops[3])?)),
         None => None,
     };
-    let v = Verdict { target, complement, combine };
+    let half = move |x: u16| Format::Half.read(if ftz { Format::Half.flush(x) } else { x });
+    let v = Verdict { target, second, combine };
     match ty {
         Type::U16 => integers::<u16>(f, ops, test, v),
         Type::S16 => integers::<i16>(f, ops, test, v),
@@ -97,12 +109,26 @@ fn set(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusa
         Type::S32 => integers::<i32>(f, ops, test, v),
         Type::U64 | Type::B64 => integers::<u64>(f, ops, test, v),
         Type::S64 => integers::<i64>(f, ops, test, v),
-        Type::F32 if ftz => floats(f, ops, test, v, |x: f32| flush(x) as f64),
-        Type::F32 => floats(f, ops, test, v, |x: f32| x as f64),
+        Type::F32 if ftz => floats(f, ops, test, v, flush),
+        Type::F32 => floats(f, ops, test, v, |x: f32| x),
         Type::F64 => floats(f, ops, test, v, |x: f64| x),
-        Type::F16 => floats(f, ops, test, v, |x: f16| x.to_f64()),
-        Type::Bf16 => floats(f, ops, test, v, |x: bf16| x.to_f64()),
+        Type::F16 => floats(f, ops, test, v, move |x: u16| half(x)),
+        Type::Bf16 => floats(f, ops, test, v, |x: u16| Format::Brain.read(x)),
+        Type::F16x2 => pairs(f, ops, test, v, half),
+        Type::Bf16x2 => pairs(f, ops, test, v, |x| Format::Brain.read(x)),
         _ => op.unsupported(),
+    }
+}
+
+/// What set writes where the test holds; of pairs, to each half.
+fn truth(to: Type, from: Type) -> Option<u32> {
+    match (to, from.packed()) {
+        (Type::U32 | Type::S32, true) | (Type::U16 | Type::S16, false) => Some(0xFFFF),
+        (Type::U32 | Type::S32, false) => Some(u32::MAX),
+        (Type::F32, false) => Some(1f32.to_bits()),
+        (Type::F16, false) | (Type::F16x2, true) => Some(0x3C00),
+        (Type::Bf16, false) | (Type::Bf16x2, true) => Some(0x3F80),
+        _ => None,
     }
 }
 
@@ -118,29 +144,79 @@ fn integers<T: Value + Ord>(f: &mut Frame, ops: &[Operand], test: &str, v: Verdi
     }
 }
 
-fn floats<T: Value>(f: &mut Frame, ops: &[Operand], test: &str, v: Verdict, to: fn(T) -> f64) -> Result<Action, Refusal> {
-    macro_rules! on {
-        ($test:expr) => {
-            compare(f, ops, v, move |a: T, b: T| $test(to(a), to(b)))
-        };
-    }
-    match test {
-        "eq" => on!(|a, b| a == b),
-        "ne" => on!(|a: f64, b: f64| a < b || a > b),
-        "lt" => on!(|a, b| a < b),
-        "le" => on!(|a, b| a <= b),
-        "gt" => on!(|a, b| a > b),
-        "ge" => on!(|a, b| a >= b),
-        "equ" => on!(|a: f64, b: f64| !(a < b || a > b)),
-        "neu" => on!(|a, b| a != b),
-        "ltu" => on!(|a: f64, b: f64| !(a >= b)),
-        "leu" => on!(|a: f64, b: f64| !(a > b)),
-        "gtu" => on!(|a: f64, b: f64| !(a <= b)),
-        "geu" => on!(|a: f64, b: f64| !(a < b)),
-        "num" => on!(|a: f64, b: f64| !a.is_nan() && !b.is_nan()),
-        "nan" => on!(|a: f64, b: f64| a.is_nan() || b.is_nan()),
-        other => refuse(format!(".{other} compares no floats")),
-    }
+/// What floats are to each other, one bit each.
+const LESS: u32 = 1;
+const EQUAL: u32 = 2;
+const GREATER: u32 = 4;
+const UNORDERED: u32 = 8;
+
+/// The relations in which a test holds.
+fn relations(test: &str) -> Result<u32, Refusal> {
+    Ok(match test {
+        "eq" => EQUAL,
+        "ne" => LESS | GREATER,
+        "lt" => LESS,
+        "le" => LESS | EQUAL,
+        "gt" => GREATER,
+        "ge" => GREATER | EQUAL,
+        "equ" => EQUAL | UNORDERED,
+        "neu" => LESS | GREATER | UNORDERED,
+        "ltu" => LESS | UNORDERED,
+        "leu" => LESS | EQUAL | UNORDERED,
+        "gtu" => GREATER | UNORDERED,
+        "geu" => GREATER | EQUAL | UNORDERED,
+        "num" => LESS | EQUAL | GREATER,
+        "nan" => UNORDERED,
+        other => return refuse(format!(".{other} compares no floats")),
+    })
+}
+
+#[inline(always)]
+fn stand<F: PartialOrd>(relations: u32, a: F, b: F) -> bool {
+    let found = (a < b) as u32 * LESS | (a == b) as u32 * EQUAL | (a > b) as u32 * GREATER;
+    relations & (if found == 0 { UNORDERED } else { found }) != 0
+}
+
+fn floats<T: Value, F: PartialOrd>(
+    f: &mut Frame,
+    ops: &[Operand],
+    test: &str,
+    v: Verdict,
+    to: impl Fn(T) -> F + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
+    let relations = relations(test)?;
+    compare(f, ops, v, move |a: T, b: T| stand(relations, to(a), to(b)))
+}
+
+/// Both halves: `p|q` are the verdicts on the lower and the upper one, or each half of a word gets its own.
+fn pairs(
+    f: &mut Frame,
+    ops: &[Operand],
+    test: &str,
+    v: Verdict,
+    to: impl Fn(u16) -> f64 + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
+    let relations = relations(test)?;
+    let (a, b) = (f.source::<u32>(&ops[1])?, f.source::<u32>(&ops[2])?);
+    Ok(step(move |core, mask| {
+        let registers = &mut core.warp.registers;
+        let (a, b) = (registers.view::<u32>(a), registers.view::<u32>(b));
+        let half = |lane: usize, shift: u32| stand(relations, to((a[lane] >> shift) as u16), to((b[lane] >> shift) as u16));
+        let halves = [0, 16].map(|shift| (0..LANES).fold(0, |found, lane| found | (half(lane, shift) as u32) << lane));
+        let held = &mut registers.predicates;
+        let [low, high] = halves.map(|found| v.combined(found, held));
+        if let Some(q) = v.second {
+            held[q] = held[q] & !mask | high & mask;
+        }
+        match v.target {
+            Target::Predicate(p) => held[p] = held[p] & !mask | low & mask,
+            Target::Word { slot, yes } => {
+                let words = std::array::from_fn(|lane| (low >> lane & 1) * yes | (high >> lane & 1) * yes << 16);
+                registers.write(slot, mask, &words);
+            }
+        }
+        Ok(())
+    }))
 }
 
 fn compare<T: Value>(f: &mut Frame, ops: &[Operand], v: Verdict, test: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Result<Action, Refusal> {
@@ -153,14 +229,8 @@ fn compare<T: Value>(f: &mut Frame, ops: &[Operand], v: Verdict, test: impl Fn(T
             found |= (test(T::get(a[lane]), T::get(b[lane])) as u32) << lane;
         }
         let held = &mut registers.predicates;
-        let combined = |found: u32, held: &[u32]| match v.combine {
-            None => found,
-            Some((Combine::And, c)) => found & (held[c.predicate] ^ c.flip),
-            Some((Combine::Or, c)) => found | (held[c.predicate] ^ c.flip),
-            Some((Combine::Xor, c)) => found ^ (held[c.predicate] ^ c.flip),
-        };
-        let (verdict, opposite) = (combined(found, held), combined(!found, held));
-        if let Some(q) = v.complement {
+        let (verdict, opposite) = (v.combined(found, held), v.combined(!found, held));
+        if let Some(q) = v.second {
             held[q] = held[q] & !mask | opposite & mask;
         }
         match v.target {

@@ -2,7 +2,7 @@
 
 use super::frame::Frame;
 use super::opcode::{Opcode, Rounding, Type};
-use super::round::{NAN32, canonical, flush, saturate, to_f32, two_sum};
+use super::round::{NAN32, canonical, directed, flush, missing, saturate, to_f32, two_sum};
 use super::{Lowered, Refusal};
 use crate::machine::{Action, Class};
 use crate::ptx::Operand;
@@ -34,7 +34,8 @@ impl Style {
 
 pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<Lowered, Refusal> {
     let style = Style { rounding: op.rounding(), ftz: op.take("ftz"), sat: op.take("sat") };
-    let approx = op.take("approx") | op.take("full");
+    let approx = op.take("approx");
+    op.take("full");
     let special = matches!(op.head, "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh") || op.head == "div";
     let flops = match op.head {
         "fma" | "mad" => 2,
@@ -45,7 +46,7 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
         "testp" => testp(frame, &mut op, operands)?,
         _ => match op.ty()? {
             Type::F32 => single(frame, &mut op, operands, style, approx)?,
-            Type::F64 => double(frame, &mut op, operands, style)?,
+            Type::F64 => double(frame, &mut op, operands, style, approx)?,
             _ => return op.unsupported(),
         },
     };
@@ -67,6 +68,7 @@ fn single(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style, approx: boo
             s.output(to_f32(a as f64 * b as f64, 0.0, r))
         }),
         "fma" | "mad" => f.map3(ops, move |a: f32, b: f32, c: f32| s.output(fma(s.input(a), s.input(b), s.input(c), r))),
+        "div" if approx => f.map2(ops, move |a: f32, b: f32| s.output(quotient(s.input(a), s.input(b)))),
         "div" => f.map2(ops, move |a: f32, b: f32| s.output(divide(s.input(a), s.input(b), r))),
         "rcp" => f.map1(ops, move |a: f32| s.output(divide(1.0, s.input(a), r))),
         "sqrt" => f.map1(ops, move |a: f32| s.output(root(s.input(a), r))),
@@ -118,6 +120,11 @@ fn divide(a: f32, b: f32, rounding: Rounding) -> f32 {
     to_f32(quotient, rest * (b as f64).signum(), rounding)
 }
 
+/// div.approx multiplies by 1/b, which is flushed to 0 where |b| is above 2^126.
+fn quotient(a: f32, b: f32) -> f32 {
+    if b.is_finite() && b.abs() > 2f32.powi(126) { a * 0f32.copysign(b) } else { a / b }
+}
+
 fn root(a: f32, rounding: Rounding) -> f32 {
     let root = (a as f64).sqrt();
     if rounding == Rounding::Nearest || !root.is_finite() {
@@ -128,8 +135,8 @@ fn root(a: f32, rounding: Rounding) -> f32 {
 
 /// min and max return the number where one operand is NaN, unless .NaN asks for NaN; -0 lies below +0.
 fn extremum(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style) -> Result<Action, Refusal> {
-    let (nan, magnitude) = (op.take("NaN"), op.take("xorsign") | op.take("abs"));
-    if magnitude {
+    let (nan, xor, abs) = (op.take("NaN"), op.take("xorsign"), op.take("abs"));
+    if xor != abs || xor && ops.len() != 3 {
         return op.unsupported();
     }
     let max = op.head == "max";
@@ -144,11 +151,15 @@ fn extremum(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style) -> Result
     };
     match ops.len() {
         4 => f.map3(ops, move |a, b, c| pick(pick(a, b), c)),
+        _ if xor => f.map2(ops, move |a: f32, b: f32| {
+            let chosen = pick(a.abs(), b.abs());
+            if chosen.is_nan() { chosen } else { chosen.copysign(a) * 1f32.copysign(b) }
+        }),
         _ => f.map2(ops, pick),
     }
 }
 
-fn double(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style) -> Result<Action, Refusal> {
+fn double(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style, approx: bool) -> Result<Action, Refusal> {
     let r = s.rounding;
     let nearest = r == Rounding::Nearest;
     let nan = op.take("NaN");
@@ -158,12 +169,18 @@ fn double(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style) -> Result<A
         "mul" if nearest => f.map2(ops, |a: f64, b: f64| a * b),
         "fma" | "mad" if nearest => f.map3(ops, |a: f64, b: f64, c: f64| a.mul_add(b, c)),
         "div" if nearest => f.map2(ops, |a: f64, b: f64| a / b),
+        "rcp" if approx => f.map1(ops, |a: f64| gross(a, |a| 1.0 / a)),
+        "rsqrt" if approx && s.ftz => f.map1(ops, |a: f64| gross(a, |a| 1.0 / a.sqrt())),
         "rcp" if nearest => f.map1(ops, |a: f64| 1.0 / a),
         "sqrt" if nearest => f.map1(ops, |a: f64| a.sqrt()),
         "rsqrt" => f.map1(ops, |a: f64| 1.0 / a.sqrt()),
-        "add" => f.map2(ops, move |a: f64, b: f64| directed(two_sum(a, b), r)),
-        "sub" => f.map2(ops, move |a: f64, b: f64| directed(two_sum(a, -b), r)),
-        "mul" => f.map2(ops, move |a: f64, b: f64| directed((a * b, a.mul_add(b, -(a * b))), r)),
+        "add" => f.map2(ops, move |a: f64, b: f64| fused(a, 1.0, b, r)),
+        "sub" => f.map2(ops, move |a: f64, b: f64| fused(a, 1.0, -b, r)),
+        "mul" => f.map2(ops, move |a: f64, b: f64| directed(a * b, missing(a, b, 0.0, a * b), r)),
+        "fma" | "mad" => f.map3(ops, move |a: f64, b: f64, c: f64| fused(a, b, c, r)),
+        "div" => f.map2(ops, move |a: f64, b: f64| ratio(a, b, r)),
+        "rcp" => f.map1(ops, move |a: f64| ratio(1.0, a, r)),
+        "sqrt" => f.map1(ops, move |a: f64| directed(a.sqrt(), missing(-a.sqrt(), a.sqrt(), a, 0.0), r)),
         "abs" => f.map1(ops, |a: f64| a.abs()),
         "neg" => f.map1(ops, |a: f64| -a),
         "copysign" => f.map2(ops, |a: f64, b: f64| b.copysign(a)),
@@ -173,15 +190,21 @@ fn double(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style) -> Result<A
     }
 }
 
-/// A nearest result and what it misses, rounded otherwise.
-fn directed((nearest, rest): (f64, f64), rounding: Rounding) -> f64 {
-    let down = rest < 0.0 && (rounding == Rounding::Down || rounding == Rounding::Zero && nearest > 0.0);
-    let up = rest > 0.0 && (rounding == Rounding::Up || rounding == Rounding::Zero && nearest < 0.0);
-    match (down, up) {
-        (true, _) => nearest.next_down(),
-        (_, true) => nearest.next_up(),
-        _ => nearest,
-    }
+fn fused(a: f64, b: f64, c: f64, rounding: Rounding) -> f64 {
+    // Negated twice, an exact zero of unlike signs is -0, as it is when rounding down.
+    let nearest = if rounding == Rounding::Down { -(-a).mul_add(b, -c) } else { a.mul_add(b, c) };
+    directed(nearest, missing(a, b, c, nearest), rounding)
+}
+
+fn ratio(a: f64, b: f64, rounding: Rounding) -> f64 {
+    let nearest = a / b;
+    directed(nearest, missing(-nearest, b, a, 0.0) * b.signum(), rounding)
+}
+
+/// The approximations that read and write only the upper halves, and flush.
+fn gross(a: f64, function: fn(f64) -> f64) -> f64 {
+    let cut = |x: f64| if x.is_subnormal() { 0f64.copysign(x) } else { f64::from_bits(x.to_bits() & !0xFFFF_FFFF) };
+    cut(function(if a.is_nan() { a } else { cut(a) }))
 }
 
 fn testp(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusal> {
@@ -192,7 +215,7 @@ fn testp(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refu
         Some("infinite") => class == Infinite,
         Some("number") => class != Nan,
         Some("notanumber") => class == Nan,
-        Some("normal") => matches!(class, Normal | Zero) && class != Zero,
+        Some("normal") => matches!(class, Normal | Zero),
         _ => class == Subnormal,
     };
     f.expect(ops, 2..=2)?;

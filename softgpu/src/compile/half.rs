@@ -38,7 +38,7 @@ impl Format {
         }
     }
 
-    fn flush(self, bits: u16) -> u16 {
+    pub fn flush(self, bits: u16) -> u16 {
         let exponent = if self == Format::Half { 0x7C00 } else { 0x7F80 };
         if bits & exponent == 0 { bits & 0x8000 } else { bits }
     }

@@ -2,6 +2,7 @@
 //! Integer Arithmetic", "Logic and Shift".
 
 use super::frame::{Frame, step};
+use super::half::{high, join, low};
 use super::opcode::{Opcode, Type};
 use super::{Lowered, Refusal, refuse};
 use crate::machine::{Action, Class, LANES, Raw, Value};
@@ -20,6 +21,9 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
         "mul" => mul(frame, &mut op, operands)?,
         "mad" => mad(frame, &mut op, operands)?,
         "mul24" | "mad24" => mul24(frame, &mut op, operands)?,
+        "min" | "max" if op.rest().iter().any(|part| matches!(*part, "relu" | "u16x2" | "s16x2")) => {
+            extremum(frame, &mut op, operands)?
+        }
         "div" | "rem" | "min" | "max" | "sad" => typed(frame, &mut op, operands)?,
         "abs" | "neg" => signed(frame, &mut op, operands)?,
         "and" | "or" | "xor" | "not" | "cnot" => logic(frame, &mut op, operands)?,
@@ -45,6 +49,7 @@ fn add(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusa
         };
     }
     match (op.ty()?, minus) {
+        (Type::U16x2 | Type::S16x2, false) => pairs(f, ops, u16::wrapping_add),
         (Type::U16 | Type::S16, false) => f.map2(ops, |a: u16, b: u16| a.wrapping_add(b)),
         (Type::U16 | Type::S16, true) => f.map2(ops, |a: u16, b: u16| a.wrapping_sub(b)),
         (Type::U32 | Type::S32, false) => f.map2(ops, |a: u32, b: u32| a.wrapping_add(b)),
@@ -53,6 +58,11 @@ fn add(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusa
         (Type::U64 | Type::S64, true) => f.map2(ops, |a: u64, b: u64| a.wrapping_sub(b)),
         _ => op.unsupported(),
     }
+}
+
+/// Two operations on halves.
+fn pairs(f: &mut Frame, ops: &[Operand], half: impl Fn(u16, u16) -> u16 + Send + Sync + 'static) -> Result<Action, Refusal> {
+    f.map2(ops, move |a: u32, b: u32| join(half(low(a), low(b)), half(high(a), high(b))))
 }
 
 fn mul(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusal> {
@@ -142,6 +152,21 @@ fn typed(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refu
         Type::S32 => on!(i32),
         Type::U64 => on!(u64),
         Type::S64 => on!(i64),
+        _ => op.unsupported(),
+    }
+}
+
+/// min and max of halves, and those that make what is negative 0.
+fn extremum(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusal> {
+    let (max, relu) = (op.head == "max", op.take("relu"));
+    let least = if relu { 0 } else { i16::MIN };
+    match op.ty()? {
+        Type::U16x2 if !relu => pairs(f, ops, move |a, b| if max { a.max(b) } else { a.min(b) }),
+        Type::S16x2 => pairs(f, ops, move |a, b| {
+            let (a, b) = (a as i16, b as i16);
+            if max { a.max(b) } else { a.min(b) }.max(least) as u16
+        }),
+        Type::S32 => f.map2(ops, move |a: i32, b: i32| if max { a.max(b) } else { a.min(b) }.max(0)),
         _ => op.unsupported(),
     }
 }

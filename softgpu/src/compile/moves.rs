@@ -4,7 +4,7 @@ use super::frame::{Frame, step};
 use super::opcode::{Opcode, Type};
 use super::{LOCAL_WINDOW, Lowered, Refusal, SHARED_WINDOW, WINDOW, refuse};
 use crate::machine::{Action, Class, LANES, Slot};
-use crate::ptx::Operand;
+use crate::ptx::{Operand, Space};
 
 pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<Lowered, Refusal> {
     let action = match op.head {
@@ -116,13 +116,23 @@ fn cvta(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refus
 }
 
 fn isspacep(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusal> {
-    let window = match op.one_of(&["global", "const", "shared", "local"]) {
+    let space = op.one_of(&["global", "const", "shared", "local"]);
+    let window = match space {
         Some("shared") => SHARED_WINDOW,
         Some("local") => LOCAL_WINDOW,
-        Some("global") => 0,
-        _ => return op.unsupported(),
+        Some(_) => 0,
+        None => return op.unsupported(),
     };
-    super::compare::test1(f, ops, move |a: u64| a & WINDOW == window)
+    if window != 0 {
+        return super::compare::test1(f, ops, move |a: u64| a & WINDOW == window);
+    }
+    // Constants lie between other variables.
+    let constants = f.layout.source.variables.iter().enumerate().filter(|(_, variable)| variable.space == Space::Const);
+    let places = constants.filter_map(|(i, variable)| Some((*f.layout.addresses.get(&i)?, variable.size as u64)));
+    let places: Vec<(u64, u64)> = places.collect();
+    let constant = move |a: u64| places.iter().any(|&(start, bytes)| a.wrapping_sub(start) < bytes);
+    let wanted = space == Some("const");
+    super::compare::test1(f, ops, move |a: u64| a & WINDOW == 0 && constant(a) == wanted)
 }
 
 fn prmt(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusal> {

@@ -12,10 +12,12 @@ pub enum Type {
     B128,
     U8,
     U16,
+    U16x2,
     U32,
     U64,
     S8,
     S16,
+    S16x2,
     S32,
     S64,
     F16,
@@ -39,10 +41,12 @@ impl Type {
             "b128" => B128,
             "u8" => U8,
             "u16" => U16,
+            "u16x2" => U16x2,
             "u32" => U32,
             "u64" => U64,
             "s8" => S8,
             "s16" => S16,
+            "s16x2" => S16x2,
             "s32" => S32,
             "s64" => S64,
             "f16" => F16,
@@ -61,7 +65,7 @@ impl Type {
         match self {
             Pred | B8 | U8 | S8 => 1,
             B16 | U16 | S16 | F16 | Bf16 => 2,
-            B32 | U32 | S32 | F16x2 | Bf16x2 | Tf32 | F32 => 4,
+            B32 | U32 | S32 | U16x2 | S16x2 | F16x2 | Bf16x2 | Tf32 | F32 => 4,
             B64 | U64 | S64 | F64 => 8,
             B128 => 16,
         }
@@ -69,6 +73,12 @@ impl Type {
 
     pub fn signed(self) -> bool {
         matches!(self, Type::S8 | Type::S16 | Type::S32 | Type::S64)
+    }
+
+    /// Two values of 16 bits.
+    pub fn packed(self) -> bool {
+        use Type::*;
+        matches!(self, U16x2 | S16x2 | F16x2 | Bf16x2)
     }
 
     pub fn float(self) -> bool {

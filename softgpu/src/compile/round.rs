@@ -69,6 +69,55 @@ pub fn two_sum(a: f64, b: f64) -> (f64, f64) {
     (sum, if sum.is_finite() { rest } else { 0.0 })
 }
 
+/// A nearest result and what it misses, of which only the sign matters, rounded otherwise.
+pub fn directed(nearest: f64, rest: f64, rounding: Rounding) -> f64 {
+    let down = rounding == Rounding::Down || rounding == Rounding::Zero && nearest > 0.0;
+    let up = rounding == Rounding::Up || rounding == Rounding::Zero && nearest < 0.0;
+    match (down && rest < 0.0, up && rest > 0.0) {
+        (true, _) => nearest.next_down(),
+        (_, true) => nearest.next_up(),
+        _ => nearest,
+    }
+}
+
+/// a b + c - r, of which only the sign is right; `r` is the nearest double to a b + c, or 0. An `r` that overflowed
+/// misses the opposite infinity, one that is infinite for other reasons misses NaN: nothing.
+pub fn missing(a: f64, b: f64, c: f64, r: f64) -> f64 {
+    if ![a, b, c, r].iter().all(|x| x.is_finite()) {
+        return a.mul_add(b, c - r);
+    }
+    // The product of the mantissas lies near 1, so nothing here underflows. What lies far below it still counts
+    // by its sign; where c lies far above it, r is c.
+    let [(a, a_power), (b, b_power), (c, c_power), (r, r_power)] = [a, b, c, r].map(mantissa);
+    let scaled = |x: f64, power: i32| x * 2f64.powi((power - a_power - b_power).clamp(-500, 500));
+    let product = a * b;
+    sign_of_sum([product, a.mul_add(b, -product), scaled(c, c_power), -scaled(r, r_power)])
+}
+
+/// A finite value as one of ±[1, 2), or 0, times a power of two.
+fn mantissa(x: f64) -> (f64, i32) {
+    if x == 0.0 {
+        return (x, 0);
+    }
+    let (normal, shift) = if x.is_subnormal() { (x * 2f64.powi(54), -54) } else { (x, 0) };
+    let exponent = (normal.to_bits() >> 52 & 0x7FF) as i32 - 1023;
+    let bits = normal.to_bits() & !(0x7FF << 52) | 1023 << 52;
+    (f64::from_bits(bits), exponent + shift)
+}
+
+/// A number of the sign of the exact sum (Shewchuk: Adaptive Precision Floating-Point Arithmetic, grow-expansion).
+fn sign_of_sum(terms: [f64; 4]) -> f64 {
+    let mut parts = [0.0; 4];
+    for (count, term) in terms.into_iter().enumerate() {
+        let mut carry = term;
+        for part in &mut parts[..count] {
+            (carry, *part) = two_sum(carry, *part);
+        }
+        parts[count] = carry;
+    }
+    parts.into_iter().rev().find(|part| *part != 0.0).unwrap_or(0.0)
+}
+
 /// A finite or infinite value in a format of so many fraction bits and exponents from `least` (of the
 /// smallest normal) to `most`, as sign, exponent and fraction bits put together. NaN is the caller's.
 pub fn to_short(x: f64, fraction: u32, exponent_bits: u32, rounding: Rounding) -> u32 {

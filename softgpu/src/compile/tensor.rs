@@ -11,7 +11,7 @@ use super::half::{high, join, low};
 use super::memory::address;
 use super::opcode::{Opcode, Type};
 use super::round::canonical;
-use super::{Lowered, Refusal, refuse};
+use super::{Lowered, Refusal, SHARED_WINDOW, refuse};
 use crate::machine::{Action, Class, Core, LANES, Slot, Where};
 use crate::ptx::Operand;
 
@@ -60,7 +60,7 @@ fn ldmatrix(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, R
         None => return op.unsupported(),
     };
     let trans = op.take("trans");
-    op.one_of(&["shared", "shared::cta"]);
+    let generic = op.one_of(&["shared", "shared::cta"]).is_none();
     if !shape || op.ty()? != Type::B16 {
         return op.unsupported();
     }
@@ -70,7 +70,7 @@ fn ldmatrix(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, R
     let (address, _) = address(f, &ops[1], Where::Shared)?;
     let action = step(move |core, mask| {
         core.whole_warp(mask)?;
-        let offsets = address.of(core);
+        let offsets = address.of(core).map(|at| if generic { at.wrapping_sub(SHARED_WINDOW) } else { at });
         let rows = core.matrix_rows(&offsets, d.len())?;
         for (rows, &slot) in rows.chunks_exact(8).zip(&d) {
             let mut out = [0u32; LANES];
@@ -122,11 +122,12 @@ struct Fragments {
 }
 
 fn mma(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, Refusal> {
-    let k = match op.one_of(&["m16n8k4", "m16n8k8", "m16n8k16", "m16n8k32"]) {
-        Some("m16n8k4") => 4,
-        Some("m16n8k8") => 8,
-        Some("m16n8k16") => 16,
-        Some("m16n8k32") => 32,
+    let (m, k) = match op.one_of(&["m8n8k16", "m16n8k4", "m16n8k8", "m16n8k16", "m16n8k32"]) {
+        Some("m8n8k16") => (8, 16),
+        Some("m16n8k4") => (M, 4),
+        Some("m16n8k8") => (M, 8),
+        Some("m16n8k16") => (M, 16),
+        Some("m16n8k32") => (M, 32),
         _ => return op.unsupported(),
     };
     if !(op.take("row") && op.take("col")) {
@@ -142,16 +143,16 @@ fn mma(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, Refusa
         Type::S8 | Type::U8 => 4,
         _ => return op.unsupported(),
     };
-    let registers_of_a = k / packed / 2;
-    let fragments = Fragments { packed, a: registers_of_a, b: registers_of_a / 2 };
-    if !(matches!(fragments.a, 2 | 4)) {
+    let registers = |elements: usize| elements / packed / LANES;
+    let fragments = Fragments { packed, a: registers(m * k), b: registers(k * N) };
+    if !matches!((m, packed, fragments.a), (M, _, 2 | 4) | (8, 4, 1)) {
         return op.unsupported();
     }
-    let outputs = if d == Type::F16 { 2 } else { 4 };
-    let target = targets(f, &ops[0], outputs)?;
+    let registers = |ty: Type| if ty == Type::F16 { m / 8 } else { m / 4 };
+    let target = targets(f, &ops[0], registers(d))?;
     let left = sources(f, &ops[1], fragments.a, a)?;
     let right = sources(f, &ops[2], fragments.b, b)?;
-    let start = sources(f, &ops[3], if c == Type::F16 { 2 } else { 4 }, c)?;
+    let start = sources(f, &ops[3], registers(c), c)?;
     let part = Parts { target, left, right, start };
     let action = match (d, a, b, c, k) {
         (Type::F32, Type::Bf16, Type::Bf16, Type::F32, 16) => part.singles::<16>(fragments, |bits| bf16::from_bits(bits as u16).to_f32()),
@@ -167,7 +168,7 @@ fn mma(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, Refusa
         }
         _ => return op.unsupported(),
     };
-    Ok(Lowered { action, class: Class::Tensor, flops: (2 * M * N * k) as u32 })
+    Ok(Lowered { action, class: Class::Tensor, flops: (2 * m * N * k) as u32 })
 }
 
 struct Parts {
