@@ -190,8 +190,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// y[i] = the value (0 to 15) that occurs most often among x[i][0..width], the smallest of several. The counts are an
-// array indexed by data, and so in local memory.
+// y[i] = v + 16 * how often v occurs, for the v (0 to 15) that occurs most often among x[i][0..width]; the smallest of
+// several. The counts are an array indexed by data, and so in local memory.
 extern "C" __global__ void __launch_bounds__(THREADS) most_frequent(const int *x, int *y, int count, int width) {
     const int i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= count) {
@@ -205,7 +205,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) most_frequent(const int *x
     for (int value = 1; value < 16; value++) {
         best = counts[value] > counts[best] ? value : best;
     }
-    y[i] = best;
+    y[i] = best + 16 * counts[best];
 }
 
 __device__ __noinline__ unsigned gcd(unsigned a, unsigned b) {

@@ -48,7 +48,7 @@ impl Value for u32 {
 pub struct Report {
     /// The first value that is wrong.
     pub wrong: Option<String>,
-    /// The largest error of all outputs, and what its output was allowed.
+    /// The error that came nearest to what was allowed, or went furthest beyond.
     error: f64,
     allowed: f64,
     /// FNV-1a over all outputs' bits: equal runs give equal hashes.
@@ -76,12 +76,11 @@ impl Report {
                 self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }
             let error = (value.wide() - right).abs();
-            // Also where the error is a NaN.
-            let fits = error <= allowed;
+            let fits = error <= allowed; // a NaN does not
             if !fits && self.wrong.is_none() {
                 self.wrong = Some(format!("{what}[{i}] is {value:?}, not {right:e}"));
             }
-            if !fits || error >= self.error {
+            if error.is_nan() || share(error, allowed) >= share(self.error, self.allowed) {
                 (self.error, self.allowed) = (error, allowed);
             }
         }
@@ -103,6 +102,10 @@ impl Report {
             self.wrong = Some(what.into());
         }
     }
+}
+
+fn share(error: f64, allowed: f64) -> f64 {
+    if error == 0.0 { 0.0 } else { error / allowed }
 }
 
 /// SplitMix64: the same numbers for the same seed, everywhere.

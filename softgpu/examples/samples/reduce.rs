@@ -167,7 +167,8 @@ fn most_frequent(gpu: &Gpu, size: &[usize]) -> Result<Report, Failure> {
     let x = Random(size[0] as u64).integers(size[0] * size[1], 0, 16);
     let right = x.chunks(size[1]).map(|row| {
         let count = |value: i32| row.iter().filter(|&&v| v == value).count();
-        (1..16).fold(0, |best, value| if count(value) > count(best) { value } else { best })
+        let best = (1..16).fold(0, |best, value| if count(value) > count(best) { value } else { best });
+        best + 16 * count(best) as i32
     });
     let right: Vec<i32> = right.collect();
     let (on_x, mut y) = (gpu.upload(&x)?, gpu.fresh::<i32>(size[0])?);
