@@ -64,8 +64,8 @@ pub struct Fault {
     pub ptx_line: u32,
     /// The PTX instruction, as written.
     pub instruction: String,
-    /// File and line of the CUDA source, where it was compiled with -lineinfo.
-    pub source: Option<(String, u32)>,
+    /// File and line of the CUDA source, where it was compiled with -lineinfo; then where that was inlined.
+    pub source: Vec<(String, u32)>,
     pub block: [u32; 3],
     pub thread: Option<[u32; 3]>,
     pub address: Option<u64>,
@@ -81,8 +81,8 @@ impl fmt::Display for Fault {
             write!(f, " (address {address:#x})")?;
         }
         write!(f, "\n  kernel {}, PTX line {}: {}", self.kernel, self.ptx_line, self.instruction)?;
-        if let Some((file, line)) = &self.source {
-            write!(f, "\n  at {file}:{line}")?;
+        for (i, (file, line)) in self.source.iter().enumerate() {
+            write!(f, "\n  {} {file}:{line}", if i == 0 { "at" } else { "inlined at" })?;
         }
         let [x, y, z] = self.block;
         write!(f, "\n  block ({x}, {y}, {z})")?;

@@ -391,11 +391,11 @@ fn faults_are_located() {
     let line = 1 + text.lines().position(|line| line == "\t@%p1   trap ;").unwrap() as u32;
     assert_eq!((fault.kind, fault.ptx_line, fault.kernel.as_str()), (FaultKind::Trap, line, "probe"));
     assert!(fault.instruction.contains("trap"), "{}", fault.instruction);
-    assert_eq!(fault.source, Some(("/x/y.cu".into(), 42)));
+    assert_eq!(fault.source, [("/x/y.cu".to_string(), 42)]);
     assert_eq!((fault.block, fault.thread), ([0; 3], Some([0; 3])));
 }
 
-/// The line inside of an inlined function, not that of the call.
+/// The line inside of an inlined function, then that of the call.
 #[test]
 fn faults_in_inlined_code() {
     let body =
@@ -406,7 +406,7 @@ fn faults_in_inlined_code() {
     let module = machine.load(&text).unwrap();
     let out = machine.buffer(&[0; 8]);
     let fault = machine.launch(&module, "probe", &Shape::line(1), &out.to_le_bytes()).expect("a trap");
-    assert_eq!(fault.source, Some(("b.h".into(), 5)));
+    assert_eq!(fault.source, [("b.h".to_string(), 5), ("a.cu".to_string(), 41)]);
 }
 
 /// A loop without end stops at the limit.

@@ -317,7 +317,7 @@ fn emit(code: &mut Code, frame: &mut Frame, instruction: &Instruction, lowered: 
         (name.unwrap_or_default(), line)
     };
     code.orders |= ["atom", "red.", "memb", "fenc"].contains(&instruction.opcode.get(..4).unwrap_or(""));
-    let place = Place { line: instruction.line, source: instruction.source.map(named), class: Class::Hidden, flops: 0 };
+    let place = Place { line: instruction.line, source: instruction.source.iter().copied().map(named).collect(), class: Class::Hidden, flops: 0 };
     for step in frame.prelude.drain(..) {
         code.instructions.push(Ins { guard, action: Action::Step(step) });
         code.places.push(place.clone());

@@ -117,7 +117,8 @@ pub enum Class {
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     pub line: u32,
-    pub source: Option<(String, u32)>,
+    /// The innermost place first, then where it was inlined.
+    pub source: Vec<(String, u32)>,
     pub class: Class,
     /// Floating-point operations: a lane, or a warp for tensor instructions.
     pub flops: u32,

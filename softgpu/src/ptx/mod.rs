@@ -1,6 +1,8 @@
 //! PTX text as data. Names are resolved while parsing: what is left are registers and variables by
 //! number, and labels by name.
 
+use std::rc::Rc;
+
 mod parse;
 mod scan;
 
@@ -84,8 +86,8 @@ pub enum Operand {
 #[derive(Clone, Debug)]
 pub struct Instruction {
     pub line: u32,
-    /// File number and line of the source, where the compiler said so.
-    pub source: Option<(u32, u32)>,
+    /// File number and line of the source, where the compiler said so; then where that was inlined.
+    pub source: Rc<[(u32, u32)]>,
     /// Register, and whether the instruction runs where it is false.
     pub guard: Option<(usize, bool)>,
     /// With all of its modifiers.

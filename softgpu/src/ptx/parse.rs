@@ -1,6 +1,7 @@
 //! The grammar of PTX, as far as compilers use it.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::scan::{Number, Result, Scanner};
 use super::{Function, Init, Instruction, Operand, Source, Space, Statement, Variable, VariableId, Width};
@@ -9,13 +10,14 @@ use super::{Function, Init, Instruction, Operand, Source, Space, Statement, Vari
 const MOST_REGISTERS: usize = 1 << 20;
 const MOST_BYTES: usize = 1 << 30;
 const DEEPEST_SCOPE: usize = 256;
+const DEEPEST_INLINED: usize = 16;
 
 /// Reads a whole module.
 ///
 /// # Errors
 /// The first line that is no PTX, or that names something unknown.
 pub fn parse(text: &str) -> Result<Source> {
-    let mut parser = Parser { scan: Scanner::new(text), source: Source::default(), names: HashMap::new(), loc: None };
+    let mut parser = Parser { scan: Scanner::new(text), source: Source::default(), names: HashMap::new(), loc: Rc::new([]), inlined: HashMap::new() };
     parser.module()?;
     Ok(parser.source)
 }
@@ -40,7 +42,9 @@ struct Parser<'a> {
     source: Source,
     /// Module variables by name.
     names: HashMap<String, usize>,
-    loc: Option<(u32, u32)>,
+    loc: Rc<[(u32, u32)]>,
+    /// Where the code of a place was inlined last: file, line and column of both.
+    inlined: HashMap<[u32; 3], [u32; 3]>,
 }
 
 /// What may stand before a function or variable.
@@ -267,7 +271,7 @@ impl Parser<'_> {
             return Ok(());
         }
         self.scan.expect(b'{')?;
-        self.loc = None;
+        self.loc = Rc::new([]);
         self.statements(&mut body)?;
         body.function.body = Some(body.statements);
         if self.source.functions.iter().any(|f| f.name == body.function.name && f.body.is_some()) {
@@ -400,11 +404,9 @@ impl Parser<'_> {
         }
     }
 
-    /// `.loc file line column [, function_name label [+ n], inlined_at file line column]`: the innermost place.
+    /// `.loc file line column [, function_name label [+ n], inlined_at file line column]`
     fn location(&mut self) -> Result<()> {
-        let file = self.count(1 << 24)? as u32;
-        let line = self.count(u32::MAX as usize)? as u32;
-        self.int()?;
+        let place = self.place()?;
         while self.scan.take(b',')? {
             match self.scan.name()? {
                 "function_name" => {
@@ -414,21 +416,25 @@ impl Parser<'_> {
                     }
                 }
                 "inlined_at" => {
-                    for _ in 0..3 {
-                        self.int()?;
-                    }
+                    let outer = self.place()?;
+                    self.inlined.insert(place, outer);
                 }
                 other => return self.scan.fail(format!("{other} is not known in .loc")),
             }
         }
-        self.loc = Some((file, line));
+        let chain = std::iter::successors(Some(place), |place| self.inlined.get(place).copied());
+        self.loc = chain.take(DEEPEST_INLINED).map(|[file, line, _]| (file, line)).collect();
         Ok(())
+    }
+
+    fn place(&mut self) -> Result<[u32; 3]> {
+        let file = self.count(1 << 24)? as u32;
+        Ok([file, self.count(u32::MAX as usize)? as u32, self.count(u32::MAX as usize)? as u32])
     }
 
     fn statement(&mut self, body: &mut Body) -> Result<()> {
         let line = self.scan.line;
         let guard = self.guard(body)?;
-        let line = if guard.is_some() { self.scan.line } else { line };
         let mut opcode = self.scan.name()?.to_string();
         let at_label = self.scan.peek()? == b':';
         if guard.is_none() && at_label && self.scan.scope_suffix().is_none() {
@@ -452,7 +458,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        let instruction = Instruction { line, source: self.loc, guard, opcode, operands };
+        let instruction = Instruction { line, source: self.loc.clone(), guard, opcode, operands };
         body.statements.push(Statement::Instruction(instruction));
         Ok(())
     }
