@@ -283,6 +283,18 @@ impl Memory {
         unsafe { (&*self.writers.start.add(offset).cast(), &*self.readers.start.add(offset).cast()) }
     }
 
+    /// The same for a run of whole groups of 4 bytes, inside of one live allocation: writers, readers.
+    #[inline(always)]
+    pub fn stamp_run(&self, address: u64, words: usize) -> (&[AtomicU32], &[AtomicU32]) {
+        let offset = (address - self.base()) as usize;
+        debug_assert!(offset % 4 == 0 && (offset + 4 * words) as u64 <= self.data.bytes);
+        let run = |arena: &Arena| {
+            // SAFETY: as in `stamps`; a live allocation and so its shadow lie within the arena.
+            unsafe { std::slice::from_raw_parts(arena.start.add(offset).cast::<AtomicU32>(), words) }
+        };
+        (run(&self.writers), run(&self.readers))
+    }
+
     /// Whether the launch numbered so touches this 32-byte sector for the first time.
     #[inline(always)]
     pub fn first_touch(&self, address: u64, store: bool, launch: u8) -> bool {

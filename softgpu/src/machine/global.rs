@@ -1,6 +1,6 @@
 //! Global memory as a warp sees it: bounds, what was never written, races between blocks, sectors.
 
-use std::sync::atomic::{AtomicU64, Ordering::{Relaxed, SeqCst}, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::{Relaxed, SeqCst}, fence};
 
 use super::block::Core;
 use super::registers::{LANES, Mask, lanes};
@@ -64,8 +64,9 @@ impl Core<'_> {
     #[inline]
     pub fn touch_global(&mut self, mask: Mask, addresses: &[u64; LANES], bytes: usize, access: Access) -> Done {
         self.inside(mask, addresses, bytes)?;
-        self.count_sectors(mask, addresses, bytes, access);
-        if !self.job.checks {
+        let run = contiguous(mask, addresses, bytes);
+        self.count_sectors(mask, addresses, bytes, access, run);
+        if !self.job.checks || run.is_some_and(|run| self.run_is_fine(run, access)) {
             return Ok(());
         }
         match access {
@@ -88,6 +89,66 @@ impl Core<'_> {
                 lanes(mask).try_for_each(|lane| self.note_atomic(lane, addresses[lane], bytes))
             }
         }
+    }
+
+    /// Checks and notes plain accesses to whole words next to each other: most of what kernels do. False:
+    /// something is odd, lane by lane it will turn out what.
+    #[inline(always)]
+    fn run_is_fine(&self, run: Run, access: Access) -> bool {
+        let Some(mine) = self.block_stamp() else { return false };
+        if (run.address | run.bytes) % 4 != 0 {
+            return false;
+        }
+        let (writers, readers) = self.job.memory.stamp_run(run.address, run.bytes as usize / 4);
+        match access {
+            Access::Load => self.run_load(mine, writers, readers),
+            Access::Store => self.run_store(mine, writers, readers),
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
+    fn run_load(&self, mine: u32, writers: &[AtomicU32], readers: &[AtomicU32]) -> bool {
+        let (want, mut noted) = (mine | INIT << BYTES_SHIFT, false);
+        for reader in readers {
+            let old = reader.load(Relaxed);
+            if old != want {
+                noted = true;
+                reader.store(if self.foreign(old, mine) { self.several() | old & INIT << BYTES_SHIFT } else { want }, Relaxed);
+            }
+        }
+        if noted && self.job.cores > 1 {
+            fence(SeqCst);
+        }
+        // Other readers are nothing odd; other writers, or nobody, are.
+        let mut odd = false;
+        for writer in writers {
+            let stamp = writer.load(Relaxed);
+            odd |= stamp & INIT != INIT || self.foreign(stamp, mine);
+        }
+        !odd
+    }
+
+    #[inline(always)]
+    fn run_store(&self, mine: u32, writers: &[AtomicU32], readers: &[AtomicU32]) -> bool {
+        let want = mine | INIT << BYTES_SHIFT | INIT;
+        let others = |stamps: &[AtomicU32]| stamps.iter().any(|stamp| self.foreign(stamp.load(Relaxed), mine));
+        if others(writers) || others(readers) {
+            return false;
+        }
+        let mut odd = false;
+        for writer in writers {
+            if self.job.cores == 1 {
+                writer.store(want, Relaxed);
+            } else {
+                let old = writer.swap(want, Relaxed);
+                if self.foreign(old, mine) {
+                    writer.store(old, Relaxed); // to be found again lane by lane
+                    odd = true;
+                }
+            }
+        }
+        !(odd || self.job.cores > 1 && others(readers))
     }
 
     /// A fence: what the block wrote is released by its next atomic.
@@ -151,7 +212,7 @@ impl Core<'_> {
         }
     }
 
-    fn count_sectors(&mut self, mask: Mask, addresses: &[u64; LANES], bytes: usize, access: Access) {
+    fn count_sectors(&mut self, mask: Mask, addresses: &[u64; LANES], bytes: usize, access: Access, run: Option<Run>) {
         let (launch, memory) = (self.job.launch, self.job.memory);
         let traffic: &mut Traffic = match access {
             Access::Load | Access::StrongLoad => &mut self.counts.global_load,
@@ -161,6 +222,12 @@ impl Core<'_> {
         traffic.requests += 1;
         traffic.bytes += mask.count_ones() as u64 * bytes as u64;
         let store = !matches!(access, Access::Load | Access::StrongLoad);
+        if let Some(Run { address, bytes }) = run {
+            let sectors = address / 32..=(address + bytes - 1) / 32;
+            traffic.sectors += sectors.end() - sectors.start() + 1;
+            traffic.distinct_sectors += sectors.map(|sector| memory.first_touch(sector * 32, store, launch) as u64).sum::<u64>();
+            return;
+        }
         let (mut seen, mut count, mut highest) = ([0u64; LANES], 0, 0);
         for lane in lanes(mask) {
             let sector = addresses[lane] / 32;
@@ -339,6 +406,29 @@ impl Core<'_> {
 fn at(mut trouble: Box<super::Trouble>, address: u64) -> Box<super::Trouble> {
     trouble.address = Some(address);
     trouble
+}
+
+/// Bytes next to each other.
+#[derive(Clone, Copy)]
+pub struct Run {
+    address: u64,
+    bytes: u64,
+}
+
+/// The accesses of neighbouring lanes that lie next to each other, or all at one address.
+#[inline(always)]
+fn contiguous(mask: Mask, addresses: &[u64; LANES], bytes: usize) -> Option<Run> {
+    let (first, count) = (mask.trailing_zeros() as usize, mask.count_ones() as usize);
+    if (mask >> first).trailing_ones() as usize != count {
+        return None;
+    }
+    let (start, bytes) = (addresses[first], bytes as u64);
+    let stride = if count > 1 { addresses[first + 1].wrapping_sub(start) } else { bytes };
+    let mut fits = stride == bytes || stride == 0;
+    for (i, &address) in addresses[first..first + count].iter().enumerate() {
+        fits &= address == start.wrapping_add(i as u64 * stride);
+    }
+    fits.then_some(Run { address: start, bytes: if stride == 0 { bytes } else { bytes * count as u64 } })
 }
 
 /// The groups of 4 bytes of an access, and which of their bytes it covers.
