@@ -76,11 +76,19 @@ const BETWEEN_BLOCKS: &[Case] = &[
          setp.ne.u32 %p4, %r2, 3; @%p4 ret; membar.gl; ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%data+16];",
     ),
     case(
-        "without the fence",
+        "without the writer's fence",
         4,
         1,
         Some(GlobalRace),
         "mad.wide.u32 %d1, %b, 4, %data; st.global.u32 [%d1+16], %r1; atom.global.add.u32 %r2, [%data], 1;
+         setp.ne.u32 %p4, %r2, 3; @%p4 ret; membar.gl; ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%data+16];",
+    ),
+    case(
+        "without the reader's fence",
+        4,
+        1,
+        Some(GlobalRace),
+        "mad.wide.u32 %d1, %b, 4, %data; st.global.u32 [%d1+16], %r1; membar.gl; atom.global.add.u32 %r2, [%data], 1;
          setp.ne.u32 %p4, %r2, 3; @%p4 ret; ld.global.v4.u32 {%r3, %r4, %r5, %r6}, [%data+16];",
     ),
 ];

@@ -13,8 +13,9 @@ type Combine = fn(u64, u64, u64) -> u64;
 
 pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<Lowered, Refusal> {
     let returns = op.head == "atom";
-    let releases = op.one_of(&["release", "acq_rel"]).is_some();
-    op.drop(&["relaxed", "acquire", "cta", "cluster", "gpu", "sys", "noftz"]);
+    let order = op.one_of(&["release", "acq_rel", "acquire"]);
+    let (releases, acquires) = (matches!(order, Some("release" | "acq_rel")), matches!(order, Some("acquire" | "acq_rel")));
+    op.drop(&["relaxed", "cta", "cluster", "gpu", "sys", "noftz"]);
     let space = space(&mut op);
     let operation = op.one_of(&["add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"]);
     let ty = op.ty()?;
@@ -32,7 +33,7 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
     let (address, space) = address(frame, &rest[0], space)?;
     let b = source(frame, &rest[1], ty)?;
     let c = rest.get(2).map(|c| source(frame, c, ty)).transpose()?;
-    let update = AtomicUpdate { address, space, bytes: ty.bytes(), wide, target, b, c, combine, releases };
+    let update = AtomicUpdate { address, space, bytes: ty.bytes(), wide, target, b, c, combine, releases, acquires };
     Ok(Lowered::new(Class::LoadStore, update.action()))
 }
 
@@ -55,6 +56,7 @@ struct AtomicUpdate {
     c: Option<Slot>,
     combine: Combine,
     releases: bool,
+    acquires: bool,
 }
 
 impl AtomicUpdate {
@@ -71,6 +73,9 @@ impl AtomicUpdate {
                 core.fence();
             }
             let old = core.update(self.space, mask, &addresses, self.bytes, &|lane, old| (self.combine)(old, b[lane], c[lane]))?;
+            if self.acquires {
+                core.fence();
+            }
             match self.target {
                 Some(d) if self.wide => core.warp.registers.write(d, mask, &old),
                 Some(d) => core.warp.registers.write(d, mask, &old.map(|x| x as u32)),

@@ -1,6 +1,6 @@
 //! Global memory as a warp sees it: bounds, what was never written, races between blocks, sectors.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::{Relaxed, SeqCst}, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::{Relaxed, SeqCst}, fence};
 
 use super::block::Core;
 use super::registers::{LANES, Mask, lanes};
@@ -21,41 +21,49 @@ pub enum Access {
 }
 
 /// Order between blocks of a launch: a block that has fenced and then done an atomic has released what
-/// it wrote; a block that does an atomic later has seen all that was released before.
+/// it wrote; a block that has done a later atomic and then fenced has acquired it.
 pub struct Order {
     clock: AtomicU64,
-    /// When each block released last, and when it acquired last; 0: never.
-    released: Vec<AtomicU64>,
-    acquired: Vec<AtomicU64>,
-    fenced: Vec<AtomicU64>,
+    blocks: Vec<Times>,
+}
+
+/// 0: never.
+#[derive(Default)]
+struct Times {
+    /// Whether what the block wrote goes with its next atomic.
+    fenced: AtomicBool,
+    released: AtomicU64,
+    /// The latest atomic.
+    heard: AtomicU64,
+    acquired: AtomicU64,
 }
 
 impl Order {
     /// For so many blocks; none where there is nothing to check.
     pub fn new(blocks: usize) -> Order {
-        let zeros = || (0..blocks).map(|_| AtomicU64::new(0)).collect();
-        Order { clock: AtomicU64::new(1), released: zeros(), acquired: zeros(), fenced: zeros() }
+        Order { clock: AtomicU64::new(1), blocks: (0..blocks).map(|_| Times::default()).collect() }
     }
 
     fn fence(&self, block: usize) {
-        if let Some(fenced) = self.fenced.get(block) {
-            fenced.store(1, Relaxed);
-        }
+        let Some(times) = self.blocks.get(block) else { return };
+        times.fenced.store(true, Relaxed);
+        times.acquired.store(times.heard.load(Relaxed), Relaxed);
     }
 
     fn atomic(&self, block: usize) {
-        let Some(fenced) = self.fenced.get(block) else { return };
+        let Some(times) = self.blocks.get(block) else { return };
         let now = self.clock.fetch_add(1, Relaxed);
-        if fenced.load(Relaxed) != 0 {
-            self.released[block].store(now, Relaxed);
+        if times.fenced.load(Relaxed) {
+            times.released.store(now, Relaxed);
         }
-        self.acquired[block].store(now, Relaxed);
+        times.heard.store(now, Relaxed);
     }
 
     /// Whether what `writer` wrote is visible to `reader`.
     fn ordered(&self, writer: usize, reader: usize) -> bool {
-        let released = self.released.get(writer).map_or(0, |time| time.load(Relaxed));
-        released != 0 && released < self.acquired.get(reader).map_or(0, |time| time.load(Relaxed))
+        let (Some(writer), Some(reader)) = (self.blocks.get(writer), self.blocks.get(reader)) else { return false };
+        let released = writer.released.load(Relaxed);
+        released != 0 && released < reader.acquired.load(Relaxed)
     }
 }
 
