@@ -13,7 +13,8 @@ pub fn jump(f: &mut Frame, mut op: Opcode, ops: &[Operand], note: &mut dyn FnMut
     op.take("uni");
     let unknown = Action::Branch { target: 0, rejoin: NOWHERE };
     let action = match (op.head, ops) {
-        ("bra", [Operand::Name(label)]) => {
+        // A label may look like a special register.
+        ("bra", [Operand::Name(label) | Operand::Special(label)]) => {
             note(Jump::To(label.clone()));
             unknown
         }
