@@ -18,6 +18,8 @@ pub fn jump(f: &mut Frame, mut op: Opcode, ops: &[Operand], note: &mut dyn FnMut
             note(Jump::To(label.clone()));
             unknown
         }
+        // Threads of a kernel end here, so that barriers do not wait for them.
+        ("ret", []) if f.function.entry => Action::Exit,
         ("ret", []) => {
             note(Jump::Return);
             unknown

@@ -216,10 +216,7 @@ impl<'l> Core<'l> {
             }
             Action::Table { index, targets, rejoin } => self.branch_by_table(*index, targets, *rejoin, mask)?,
             Action::Call { entry } => {
-                if mask != self.warp.together() {
-                    return trouble(Unsupported, None, "a call under a predicate");
-                }
-                if !self.warp.call(*entry) {
+                if !self.warp.call(*entry, mask) {
                     return trouble(Unsupported, None, "calls too deep");
                 }
             }
