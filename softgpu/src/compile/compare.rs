@@ -173,7 +173,7 @@ fn relations(test: &str) -> Result<u32, Refusal> {
 
 #[inline(always)]
 fn stand<F: PartialOrd>(relations: u32, a: F, b: F) -> bool {
-    let found = (a < b) as u32 * LESS | (a == b) as u32 * EQUAL | (a > b) as u32 * GREATER;
+    let found = ((a < b) as u32 * LESS) | ((a == b) as u32 * EQUAL) | ((a > b) as u32 * GREATER);
     relations & (if found == 0 { UNORDERED } else { found }) != 0
 }
 
@@ -211,7 +211,7 @@ fn pairs(
         match v.target {
             Target::Predicate(p) => held[p] = held[p] & !mask | low & mask,
             Target::Word { slot, yes } => {
-                let words = std::array::from_fn(|lane| (low >> lane & 1) * yes | (high >> lane & 1) * yes << 16);
+                let words = std::array::from_fn(|lane| ((low >> lane & 1) * yes) | ((high >> lane & 1) * (yes << 16)));
                 registers.write(slot, mask, &words);
             }
         }

@@ -30,7 +30,7 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
     }
 }
 
-fn registers<'o>(operand: &'o Operand, count: usize) -> Result<&'o [Operand], Refusal> {
+fn registers(operand: &Operand, count: usize) -> Result<&[Operand], Refusal> {
     let parts = match operand {
         Operand::Vector(parts) => parts.as_slice(),
         one => std::slice::from_ref(one),
@@ -102,7 +102,7 @@ fn movmatrix(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, 
         let values = *registers.view::<u32>(a);
         let element = |row: usize, column: usize| {
             let pair = values[row * 4 + column / 2];
-            if column % 2 == 0 { low(pair) } else { high(pair) }
+            if column.is_multiple_of(2) { low(pair) } else { high(pair) }
         };
         let out = std::array::from_fn(|lane| join(element(2 * (lane % 4), lane / 4), element(2 * (lane % 4) + 1, lane / 4)));
         registers.write(d, mask, &out);

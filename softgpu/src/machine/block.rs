@@ -350,8 +350,8 @@ fn lane_mask(kind: LaneMask, lane: usize) -> u32 {
     match kind {
         LaneMask::Equal => own,
         LaneMask::Less => own - 1,
-        LaneMask::LessEqual => own - 1 | own,
-        LaneMask::Greater => !(own - 1 | own),
+        LaneMask::LessEqual => (own - 1) | own,
+        LaneMask::Greater => !((own - 1) | own),
         LaneMask::GreaterEqual => !(own - 1),
     }
 }
