@@ -23,7 +23,11 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
 }
 
 /// p = test(a)
-pub fn test1<T: Value>(f: &mut Frame, ops: &[Operand], test: impl Fn(T) -> bool + Send + Sync + 'static) -> Result<Action, Refusal> {
+pub fn test1<T: Value>(
+    f: &mut Frame,
+    ops: &[Operand],
+    test: impl Fn(T) -> bool + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
     f.expect(ops, 2..=2)?;
     let (d, a) = (f.predicate_target(&ops[0])?, f.source::<T>(&ops[1])?);
     Ok(step(move |core, mask| {
@@ -63,7 +67,10 @@ impl Verdict {
 enum Target {
     Predicate(usize),
     /// set: all ones or 1.0, else 0.
-    Word { slot: usize, yes: u32 },
+    Word {
+        slot: usize,
+        yes: u32,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -201,7 +208,8 @@ fn pairs(
     Ok(step(move |core, mask| {
         let registers = &mut core.warp.registers;
         let (a, b) = (registers.view::<u32>(a), registers.view::<u32>(b));
-        let half = |lane: usize, shift: u32| stand(relations, to((a[lane] >> shift) as u16), to((b[lane] >> shift) as u16));
+        let half =
+            |lane: usize, shift: u32| stand(relations, to((a[lane] >> shift) as u16), to((b[lane] >> shift) as u16));
         let halves = [0, 16].map(|shift| (0..LANES).fold(0, |found, lane| found | (half(lane, shift) as u32) << lane));
         let held = &mut registers.predicates;
         let [low, high] = halves.map(|found| v.combined(found, held));
@@ -219,7 +227,12 @@ fn pairs(
     }))
 }
 
-fn compare<T: Value>(f: &mut Frame, ops: &[Operand], v: Verdict, test: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Result<Action, Refusal> {
+fn compare<T: Value>(
+    f: &mut Frame,
+    ops: &[Operand],
+    v: Verdict,
+    test: impl Fn(T, T) -> bool + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
     let (a, b) = (f.source::<T>(&ops[1])?, f.source::<T>(&ops[2])?);
     Ok(step(move |core, mask| {
         let registers = &mut core.warp.registers;

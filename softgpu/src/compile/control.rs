@@ -105,7 +105,9 @@ fn barrier(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Re
 /// The offset in local memory of a .param variable of this function.
 pub fn param_offset(f: &Frame, operand: &Operand) -> Result<(u64, usize), Refusal> {
     match operand {
-        Operand::Variable(VariableId::Function(number), 0) => Ok((f.variables[*number], f.function.variables[*number].size)),
+        Operand::Variable(VariableId::Function(number), 0) => {
+            Ok((f.variables[*number], f.function.variables[*number].size))
+        }
         _ => refuse("a call takes .param variables only"),
     }
 }

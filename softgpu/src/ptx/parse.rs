@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::scan::{Number, Result, Scanner};
-use crate::PtxError;
 use super::{Function, Init, Instruction, Operand, Source, Space, Statement, Variable, VariableId, Width};
+use crate::PtxError;
 
 /// More than any compiler emits; keeps a damaged text from asking for all memory.
 const MOST_REGISTERS: usize = 1 << 20;
@@ -598,7 +598,8 @@ impl Parser<'_> {
 
     fn address(&mut self, body: &mut Body) -> Result<Operand> {
         self.scan.expect(b'[')?;
-        let base = if self.scan.peek()?.is_ascii_digit() { Operand::Int(self.int()?) } else { self.named_operand(body)? };
+        let base =
+            if self.scan.peek()?.is_ascii_digit() { Operand::Int(self.int()?) } else { self.named_operand(body)? };
         let offset = self.offset()?;
         self.scan.expect(b']')?;
         match base {

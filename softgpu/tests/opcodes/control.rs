@@ -380,7 +380,7 @@ fn place(i: u32, shape: &Shape) -> Vec<u32> {
     [coordinates, lanes.to_vec(), vec![32, 80, thread / 32, 1, thread, i]].concat()
 }
 
-/// ret and exit of some lanes, at once or over a branch, while others go on and meet at a barrier; and the two ways to fail.
+/// Some lanes end, by ret, exit or a branch to the end, while others meet at a barrier; and the two ways to fail.
 fn ends() -> Vec<Form> {
     let leave = |opcode: &str| {
         let text = format!(
