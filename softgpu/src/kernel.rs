@@ -86,7 +86,8 @@ impl Module {
         for (&number, &address) in &addresses {
             let variable = &source.variables[number];
             let bytes = initial(variable, &self.globals)?;
-            memory.write(address, &bytes).map_err(|_| PtxError { line: variable.line, what: "an initialiser too long".into() })?;
+            let what = format!("the initialiser of {} is too long", variable.name);
+            memory.write(address, &bytes).map_err(|_| PtxError { line: variable.line, what })?;
         }
         Ok(addresses)
     }

@@ -23,7 +23,11 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
 }
 
 /// p = test(a)
-pub fn test1<T: Value>(f: &mut Frame, ops: &[Operand], test: impl Fn(T) -> bool + Send + Sync + 'static) -> Result<Action, Refusal> {
+pub fn test1<T: Value>(
+    f: &mut Frame,
+    ops: &[Operand],
+    test: impl Fn(T) -> bool + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
     f.expect(ops, 2..=2)?;
     let (d, a) = (f.predicate_target(&ops[0])?, f.source::<T>(&ops[1])?);
     Ok(step(move |core, mask| {
@@ -63,7 +67,10 @@ impl Verdict {
 enum Target {
     Predicate(usize),
     /// set: all ones or 1.0, else 0.
-    Word { slot: usize, yes: u32 },
+    Word {
+        slot: usize,
+        yes: u32,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -173,7 +180,7 @@ fn relations(test: &str) -> Result<u32, Refusal> {
 
 #[inline(always)]
 fn stand<F: PartialOrd>(relations: u32, a: F, b: F) -> bool {
-    let found = (a < b) as u32 * LESS | (a == b) as u32 * EQUAL | (a > b) as u32 * GREATER;
+    let found = ((a < b) as u32 * LESS) | ((a == b) as u32 * EQUAL) | ((a > b) as u32 * GREATER);
     relations & (if found == 0 { UNORDERED } else { found }) != 0
 }
 
@@ -201,7 +208,8 @@ fn pairs(
     Ok(step(move |core, mask| {
         let registers = &mut core.warp.registers;
         let (a, b) = (registers.view::<u32>(a), registers.view::<u32>(b));
-        let half = |lane: usize, shift: u32| stand(relations, to((a[lane] >> shift) as u16), to((b[lane] >> shift) as u16));
+        let half =
+            |lane: usize, shift: u32| stand(relations, to((a[lane] >> shift) as u16), to((b[lane] >> shift) as u16));
         let halves = [0, 16].map(|shift| (0..LANES).fold(0, |found, lane| found | (half(lane, shift) as u32) << lane));
         let held = &mut registers.predicates;
         let [low, high] = halves.map(|found| v.combined(found, held));
@@ -211,7 +219,7 @@ fn pairs(
         match v.target {
             Target::Predicate(p) => held[p] = held[p] & !mask | low & mask,
             Target::Word { slot, yes } => {
-                let words = std::array::from_fn(|lane| (low >> lane & 1) * yes | (high >> lane & 1) * yes << 16);
+                let words = std::array::from_fn(|lane| ((low >> lane & 1) * yes) | ((high >> lane & 1) * (yes << 16)));
                 registers.write(slot, mask, &words);
             }
         }
@@ -219,7 +227,12 @@ fn pairs(
     }))
 }
 
-fn compare<T: Value>(f: &mut Frame, ops: &[Operand], v: Verdict, test: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Result<Action, Refusal> {
+fn compare<T: Value>(
+    f: &mut Frame,
+    ops: &[Operand],
+    v: Verdict,
+    test: impl Fn(T, T) -> bool + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
     let (a, b) = (f.source::<T>(&ops[1])?, f.source::<T>(&ops[2])?);
     Ok(step(move |core, mask| {
         let registers = &mut core.warp.registers;

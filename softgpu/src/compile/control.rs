@@ -13,10 +13,13 @@ pub fn jump(f: &mut Frame, mut op: Opcode, ops: &[Operand], note: &mut dyn FnMut
     op.take("uni");
     let unknown = Action::Branch { target: 0, rejoin: NOWHERE };
     let action = match (op.head, ops) {
-        ("bra", [Operand::Name(label)]) => {
+        // A label may look like a special register.
+        ("bra", [Operand::Name(label) | Operand::Special(label)]) => {
             note(Jump::To(label.clone()));
             unknown
         }
+        // Threads of a kernel end here, so that barriers do not wait for them.
+        ("ret", []) if f.function.entry => Action::Exit,
         ("ret", []) => {
             note(Jump::Return);
             unknown
@@ -102,7 +105,9 @@ fn barrier(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Re
 /// The offset in local memory of a .param variable of this function.
 pub fn param_offset(f: &Frame, operand: &Operand) -> Result<(u64, usize), Refusal> {
     match operand {
-        Operand::Variable(VariableId::Function(number), 0) => Ok((f.variables[*number], f.function.variables[*number].size)),
+        Operand::Variable(VariableId::Function(number), 0) => {
+            Ok((f.variables[*number], f.function.variables[*number].size))
+        }
         _ => refuse("a call takes .param variables only"),
     }
 }

@@ -48,11 +48,19 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
         (Type::U32 | Type::S32, Type::U64 | Type::S64) if !style.sat => frame.map1(operands, |a: u64| a as u32)?,
         (Type::F32, Type::S32) if style.rounding == Rounding::Nearest => frame.map1(operands, |a: i32| a as f32)?,
         (Type::F32, Type::U32) if style.rounding == Rounding::Nearest => frame.map1(operands, |a: u32| a as f32)?,
-        (Type::F32, Type::Bf16) if !style.ftz && !style.sat => frame.map1(operands, |a: u16| narrow_to_single(bf16::from_bits(a).to_f32()))?,
-        (Type::F32, Type::F16) if !style.ftz && !style.sat => frame.map1(operands, |a: u16| narrow_to_single(f16::from_bits(a).to_f32()))?,
-        (Type::Bf16, Type::F32) if style.rounding == Rounding::Nearest && !style.relu && !style.sat => frame.map1(operands, nearest_bf16)?,
+        (Type::F32, Type::Bf16) if !style.ftz && !style.sat => {
+            frame.map1(operands, |a: u16| narrow_to_single(bf16::from_bits(a).to_f32()))?
+        }
+        (Type::F32, Type::F16) if !style.ftz && !style.sat => {
+            frame.map1(operands, |a: u16| narrow_to_single(f16::from_bits(a).to_f32()))?
+        }
+        (Type::Bf16, Type::F32) if style.rounding == Rounding::Nearest && !style.relu && !style.sat => {
+            frame.map1(operands, nearest_bf16)?
+        }
         (Type::F64, Type::F32) if !style.ftz => frame.map1(operands, |a: f32| a as f64)?,
-        _ if [to, from].iter().any(|ty| ty.packed() || matches!(ty, Type::Pred | Type::B128)) => return op.unsupported(),
+        _ if [to, from].iter().any(|ty| ty.packed() || matches!(ty, Type::Pred | Type::B128)) => {
+            return op.unsupported();
+        }
         _ => general(frame, operands, style, to, from)?,
     };
     Ok(Lowered::new(Class::Conversion, action))
@@ -115,7 +123,13 @@ fn general(f: &mut Frame, ops: &[Operand], s: Style, to: Type, from: Type) -> Re
     }
 }
 
-fn between<A: Raw + Value, D: Raw>(f: &mut Frame, ops: &[Operand], s: Style, to: Type, from: Type) -> Result<Action, Refusal> {
+fn between<A: Raw + Value, D: Raw>(
+    f: &mut Frame,
+    ops: &[Operand],
+    s: Style,
+    to: Type,
+    from: Type,
+) -> Result<Action, Refusal> {
     let d = f.target::<D>(&ops[0])?;
     let a = match from {
         Type::F32 => f.source::<f32>(&ops[1])?,

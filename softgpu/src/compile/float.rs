@@ -36,7 +36,8 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
     let style = Style { rounding: op.rounding(), ftz: op.take("ftz"), sat: op.take("sat") };
     let approx = op.take("approx");
     op.take("full");
-    let special = matches!(op.head, "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh") || op.head == "div";
+    let special =
+        matches!(op.head, "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh") || op.head == "div";
     let flops = match op.head {
         "fma" | "mad" => 2,
         "add" | "sub" | "mul" | "div" | "min" | "max" => 1,
@@ -67,7 +68,9 @@ fn single(f: &mut Frame, op: &mut Opcode, ops: &[Operand], s: Style, approx: boo
             let (a, b) = (s.input(a), s.input(b));
             s.output(to_f32(a as f64 * b as f64, 0.0, r))
         }),
-        "fma" | "mad" => f.map3(ops, move |a: f32, b: f32, c: f32| s.output(fma(s.input(a), s.input(b), s.input(c), r))),
+        "fma" | "mad" => {
+            f.map3(ops, move |a: f32, b: f32, c: f32| s.output(fma(s.input(a), s.input(b), s.input(c), r)))
+        }
         "div" if approx => f.map2(ops, move |a: f32, b: f32| s.output(quotient(s.input(a), s.input(b)))),
         "div" => f.map2(ops, move |a: f32, b: f32| s.output(divide(s.input(a), s.input(b), r))),
         "rcp" => f.map1(ops, move |a: f32| s.output(divide(1.0, s.input(a), r))),

@@ -10,8 +10,10 @@ pub fn find_rejoins(instructions: &mut [Ins], start: usize) {
     let blocks = Blocks::of(instructions, start);
     let above = blocks.post_dominators();
     for (number, &(_, end)) in blocks.spans.iter().enumerate() {
-        let place = match above[number] {
-            Some(meeting) => blocks.spans[meeting].0 as u32,
+        // Lanes do not wait for each other to exit.
+        let meeting = above[number].map(|meeting| blocks.spans[meeting].0);
+        let place = match meeting.filter(|&pc| !exits(&instructions[pc])) {
+            Some(pc) => pc as u32,
             None => NOWHERE,
         };
         if let Action::Branch { rejoin, .. } | Action::Table { rejoin, .. } = &mut instructions[end - 1].action {
@@ -133,8 +135,15 @@ fn targets(ins: &Ins, leave: usize) -> Vec<usize> {
     }
 }
 
+fn always(ins: &Ins) -> bool {
+    ins.guard.predicate == 0 && ins.guard.flip == 0
+}
+
+fn exits(ins: &Ins) -> bool {
+    always(ins) && matches!(ins.action, Action::Exit)
+}
+
 /// Nothing comes after this one.
 fn leaves_always(ins: &Ins) -> bool {
-    let always = ins.guard.predicate == 0 && ins.guard.flip == 0;
-    always && matches!(ins.action, Action::Branch { .. } | Action::Table { .. } | Action::Exit | Action::Leave)
+    always(ins) && matches!(ins.action, Action::Branch { .. } | Action::Table { .. } | Action::Exit | Action::Leave)
 }

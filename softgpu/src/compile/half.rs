@@ -129,14 +129,24 @@ fn extremum(s: Style, a: u16, b: u16, max: bool) -> u16 {
     if first_wins { a } else { b }
 }
 
-fn one(f: &mut Frame, ops: &[Operand], packed: bool, g: impl Fn(u16) -> u16 + Copy + Send + Sync + 'static) -> Result<Action, Refusal> {
+fn one(
+    f: &mut Frame,
+    ops: &[Operand],
+    packed: bool,
+    g: impl Fn(u16) -> u16 + Copy + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
     if !packed {
         return f.map1(ops, g);
     }
     f.map1(ops, move |a: u32| join(g(low(a)), g(high(a))))
 }
 
-fn two(f: &mut Frame, ops: &[Operand], packed: bool, g: impl Fn(u16, u16) -> u16 + Copy + Send + Sync + 'static) -> Result<Action, Refusal> {
+fn two(
+    f: &mut Frame,
+    ops: &[Operand],
+    packed: bool,
+    g: impl Fn(u16, u16) -> u16 + Copy + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
     if !packed {
         return f.map2(ops, g);
     }

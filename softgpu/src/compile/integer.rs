@@ -61,7 +61,11 @@ fn add(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusa
 }
 
 /// Two operations on halves.
-fn pairs(f: &mut Frame, ops: &[Operand], half: impl Fn(u16, u16) -> u16 + Send + Sync + 'static) -> Result<Action, Refusal> {
+fn pairs(
+    f: &mut Frame,
+    ops: &[Operand],
+    half: impl Fn(u16, u16) -> u16 + Send + Sync + 'static,
+) -> Result<Action, Refusal> {
     f.map2(ops, move |a: u32, b: u32| join(half(low(a), low(b)), half(high(a), high(b))))
 }
 
@@ -91,7 +95,9 @@ fn mad(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusa
     let part = op.one_of(&["lo", "hi", "wide"]);
     if op.take("sat") {
         return match (part, op.ty()?) {
-            (Some("hi"), S32) => f.map3(ops, |a: i32, b: i32, c: i32| (((a as i64 * b as i64) >> 32) as i32).saturating_add(c)),
+            (Some("hi"), S32) => {
+                f.map3(ops, |a: i32, b: i32, c: i32| (((a as i64 * b as i64) >> 32) as i32).saturating_add(c))
+            }
             _ => op.unsupported(),
         };
     }
@@ -99,12 +105,24 @@ fn mad(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refusa
         (Some("lo"), U16 | S16) => f.map3(ops, |a: u16, b: u16, c: u16| a.wrapping_mul(b).wrapping_add(c)),
         (Some("lo"), U32 | S32) => f.map3(ops, |a: u32, b: u32, c: u32| a.wrapping_mul(b).wrapping_add(c)),
         (Some("lo"), U64 | S64) => f.map3(ops, |a: u64, b: u64, c: u64| a.wrapping_mul(b).wrapping_add(c)),
-        (Some("hi"), U16) => f.map3(ops, |a: u16, b: u16, c: u16| (((a as u32 * b as u32) >> 16) as u16).wrapping_add(c)),
-        (Some("hi"), S16) => f.map3(ops, |a: i16, b: i16, c: i16| (((a as i32 * b as i32) >> 16) as i16).wrapping_add(c)),
-        (Some("hi"), U32) => f.map3(ops, |a: u32, b: u32, c: u32| (((a as u64 * b as u64) >> 32) as u32).wrapping_add(c)),
-        (Some("hi"), S32) => f.map3(ops, |a: i32, b: i32, c: i32| (((a as i64 * b as i64) >> 32) as i32).wrapping_add(c)),
-        (Some("hi"), U64) => f.map3(ops, |a: u64, b: u64, c: u64| (((a as u128 * b as u128) >> 64) as u64).wrapping_add(c)),
-        (Some("hi"), S64) => f.map3(ops, |a: i64, b: i64, c: i64| (((a as i128 * b as i128) >> 64) as i64).wrapping_add(c)),
+        (Some("hi"), U16) => {
+            f.map3(ops, |a: u16, b: u16, c: u16| (((a as u32 * b as u32) >> 16) as u16).wrapping_add(c))
+        }
+        (Some("hi"), S16) => {
+            f.map3(ops, |a: i16, b: i16, c: i16| (((a as i32 * b as i32) >> 16) as i16).wrapping_add(c))
+        }
+        (Some("hi"), U32) => {
+            f.map3(ops, |a: u32, b: u32, c: u32| (((a as u64 * b as u64) >> 32) as u32).wrapping_add(c))
+        }
+        (Some("hi"), S32) => {
+            f.map3(ops, |a: i32, b: i32, c: i32| (((a as i64 * b as i64) >> 32) as i32).wrapping_add(c))
+        }
+        (Some("hi"), U64) => {
+            f.map3(ops, |a: u64, b: u64, c: u64| (((a as u128 * b as u128) >> 64) as u64).wrapping_add(c))
+        }
+        (Some("hi"), S64) => {
+            f.map3(ops, |a: i64, b: i64, c: i64| (((a as i128 * b as i128) >> 64) as i64).wrapping_add(c))
+        }
         (Some("wide"), U16) => f.map3(ops, |a: u16, b: u16, c: u32| (a as u32 * b as u32).wrapping_add(c)),
         (Some("wide"), S16) => f.map3(ops, |a: i16, b: i16, c: i32| (a as i32 * b as i32).wrapping_add(c)),
         (Some("wide"), U32) => f.map3(ops, |a: u32, b: u32, c: u64| (a as u64 * b as u64).wrapping_add(c)),
@@ -421,7 +439,13 @@ fn extended(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, R
     Ok(Lowered::new(Class::Integer, action))
 }
 
-fn carry<T: Value<Raw = T> + Raw>(f: &mut Frame, ops: &[Operand], minus: bool, with: bool, cc: bool) -> Result<Action, Refusal> {
+fn carry<T: Value<Raw = T> + Raw>(
+    f: &mut Frame,
+    ops: &[Operand],
+    minus: bool,
+    with: bool,
+    cc: bool,
+) -> Result<Action, Refusal> {
     f.expect(ops, 3..=3)?;
     let d = f.target::<T>(&ops[0])?;
     let (a, b) = (f.source::<T>(&ops[1])?, f.source::<T>(&ops[2])?);

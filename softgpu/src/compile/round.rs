@@ -33,8 +33,20 @@ pub fn to_f32(x: f64, rest: f64, rounding: Rounding) -> f32 {
     let side = if gap.0 != 0.0 { gap.0 } else { gap.1 };
     match rounding {
         Rounding::Nearest => nearest_f32(x, rest),
-        Rounding::Down => if side < 0.0 || overflowed(nearest, x, 1.0) { nearest.next_down() } else { nearest },
-        Rounding::Up => if side > 0.0 || overflowed(nearest, x, -1.0) { nearest.next_up() } else { nearest },
+        Rounding::Down => {
+            if side < 0.0 || overflowed(nearest, x, 1.0) {
+                nearest.next_down()
+            } else {
+                nearest
+            }
+        }
+        Rounding::Up => {
+            if side > 0.0 || overflowed(nearest, x, -1.0) {
+                nearest.next_up()
+            } else {
+                nearest
+            }
+        }
         Rounding::Zero if x > 0.0 || x == 0.0 && rest > 0.0 => to_f32(x, rest, Rounding::Down),
         Rounding::Zero => to_f32(x, rest, Rounding::Up),
     }

@@ -30,7 +30,7 @@ pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<
     }
 }
 
-fn registers<'o>(operand: &'o Operand, count: usize) -> Result<&'o [Operand], Refusal> {
+fn registers(operand: &Operand, count: usize) -> Result<&[Operand], Refusal> {
     let parts = match operand {
         Operand::Vector(parts) => parts.as_slice(),
         one => std::slice::from_ref(one),
@@ -76,7 +76,8 @@ fn ldmatrix(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, R
             let mut out = [0u32; LANES];
             for (lane, out) in out.iter_mut().enumerate() {
                 let (group, member) = (lane / 4, lane % 4);
-                let half = |row: usize, column: usize| u16::from_le_bytes([rows[row][2 * column], rows[row][2 * column + 1]]);
+                let half =
+                    |row: usize, column: usize| u16::from_le_bytes([rows[row][2 * column], rows[row][2 * column + 1]]);
                 *out = match trans {
                     false => join(half(group, 2 * member), half(group, 2 * member + 1)),
                     true => join(half(2 * member, group), half(2 * member + 1, group)),
@@ -102,9 +103,10 @@ fn movmatrix(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, 
         let values = *registers.view::<u32>(a);
         let element = |row: usize, column: usize| {
             let pair = values[row * 4 + column / 2];
-            if column % 2 == 0 { low(pair) } else { high(pair) }
+            if column.is_multiple_of(2) { low(pair) } else { high(pair) }
         };
-        let out = std::array::from_fn(|lane| join(element(2 * (lane % 4), lane / 4), element(2 * (lane % 4) + 1, lane / 4)));
+        let out =
+            std::array::from_fn(|lane| join(element(2 * (lane % 4), lane / 4), element(2 * (lane % 4) + 1, lane / 4)));
         registers.write(d, mask, &out);
         Ok(())
     });
@@ -155,12 +157,24 @@ fn mma(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, Refusa
     let start = sources(f, &ops[3], registers(c), c)?;
     let part = Parts { target, left, right, start };
     let action = match (d, a, b, c, k) {
-        (Type::F32, Type::Bf16, Type::Bf16, Type::F32, 16) => part.singles::<16>(fragments, |bits| bf16::from_bits(bits as u16).to_f32()),
-        (Type::F32, Type::Bf16, Type::Bf16, Type::F32, 8) => part.singles::<8>(fragments, |bits| bf16::from_bits(bits as u16).to_f32()),
-        (Type::F32, Type::F16, Type::F16, Type::F32, 16) => part.singles::<16>(fragments, |bits| f16::from_bits(bits as u16).to_f32()),
-        (Type::F32, Type::F16, Type::F16, Type::F32, 8) => part.singles::<8>(fragments, |bits| f16::from_bits(bits as u16).to_f32()),
-        (Type::F32, Type::Tf32, Type::Tf32, Type::F32, 8) => part.singles::<8>(fragments, |bits| f32::from_bits(bits & !0x1FFF)),
-        (Type::F32, Type::Tf32, Type::Tf32, Type::F32, 4) => part.singles::<4>(fragments, |bits| f32::from_bits(bits & !0x1FFF)),
+        (Type::F32, Type::Bf16, Type::Bf16, Type::F32, 16) => {
+            part.singles::<16>(fragments, |bits| bf16::from_bits(bits as u16).to_f32())
+        }
+        (Type::F32, Type::Bf16, Type::Bf16, Type::F32, 8) => {
+            part.singles::<8>(fragments, |bits| bf16::from_bits(bits as u16).to_f32())
+        }
+        (Type::F32, Type::F16, Type::F16, Type::F32, 16) => {
+            part.singles::<16>(fragments, |bits| f16::from_bits(bits as u16).to_f32())
+        }
+        (Type::F32, Type::F16, Type::F16, Type::F32, 8) => {
+            part.singles::<8>(fragments, |bits| f16::from_bits(bits as u16).to_f32())
+        }
+        (Type::F32, Type::Tf32, Type::Tf32, Type::F32, 8) => {
+            part.singles::<8>(fragments, |bits| f32::from_bits(bits & !0x1FFF))
+        }
+        (Type::F32, Type::Tf32, Type::Tf32, Type::F32, 4) => {
+            part.singles::<4>(fragments, |bits| f32::from_bits(bits & !0x1FFF))
+        }
         (Type::F16, Type::F16, Type::F16, Type::F16, 16) => part.halves::<16>(fragments),
         (Type::F16, Type::F16, Type::F16, Type::F16, 8) => part.halves::<8>(fragments),
         (Type::S32, Type::S8 | Type::U8, Type::S8 | Type::U8, Type::S32, 16 | 32) => {
@@ -183,9 +197,16 @@ type Tile<T> = [[T; N]; M];
 impl Parts {
     /// Calls `put(row, k, bits)` for A and `put(k, column, bits)` for B.
     #[inline(always)]
-    fn gather(&self, core: &Core, f: Fragments, mut left: impl FnMut(usize, usize, u32), mut right: impl FnMut(usize, usize, u32)) {
+    fn gather(
+        &self,
+        core: &Core,
+        f: Fragments,
+        mut left: impl FnMut(usize, usize, u32),
+        mut right: impl FnMut(usize, usize, u32),
+    ) {
         let width = 32 / f.packed as u32;
-        let element = |bits: u32, i: usize| if width == 32 { bits } else { bits >> (i as u32 * width) & ((1 << width) - 1) };
+        let element =
+            |bits: u32, i: usize| if width == 32 { bits } else { bits >> (i as u32 * width) & ((1 << width) - 1) };
         for (number, &slot) in self.left.iter().enumerate() {
             let values = core.warp.registers.view::<u32>(slot);
             for lane in 0..LANES {

@@ -78,7 +78,11 @@ impl<'l> Core<'l> {
 
     /// Whichever warp, running or parked.
     pub fn warp_of(&mut self, index: usize) -> &mut Warp {
-        if index == self.warp.index && self.warp.state != State::Ended { &mut self.warp } else { &mut self.parked[index] }
+        if index == self.warp.index && self.warp.state != State::Ended {
+            &mut self.warp
+        } else {
+            &mut self.parked[index]
+        }
     }
 
     /// Runs a block to its end.
@@ -86,7 +90,8 @@ impl<'l> Core<'l> {
         let [x, y, _] = self.job.grid.map(u64::from);
         self.number = number;
         self.block = [number % x, number / x % y, number / x / y].map(|i| i as u32);
-        self.random = self.job.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number.wrapping_add(1).wrapping_mul(0xD134_2543_DE82_EF95);
+        self.random = self.job.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            ^ number.wrapping_add(1).wrapping_mul(0xD134_2543_DE82_EF95);
         self.start();
         self.schedule().map_err(|trouble| Box::new(self.fault(*trouble)))
     }
@@ -127,7 +132,9 @@ impl<'l> Core<'l> {
                     continue;
                 }
                 Preset::Bits { bits, wide: false } => all(bits),
-                Preset::ThreadIndex(axis) => by_lane(&|lane| [thread(lane) % x, thread(lane) / x % y, thread(lane) / x / y][axis]),
+                Preset::ThreadIndex(axis) => {
+                    by_lane(&|lane| [thread(lane) % x, thread(lane) / x % y, thread(lane) / x / y][axis])
+                }
                 Preset::BlockIndex(axis) => all(self.block[axis] as u64),
                 Preset::BlockSize(axis) => all(self.job.block[axis] as u64),
                 Preset::GridSize(axis) => all(self.job.grid[axis] as u64),
@@ -218,10 +225,7 @@ impl<'l> Core<'l> {
             }
             Action::Table { index, targets, rejoin } => self.branch_by_table(*index, targets, *rejoin, mask)?,
             Action::Call { entry } => {
-                if mask != self.warp.together() {
-                    return trouble(Unsupported, None, "a call under a predicate");
-                }
-                if !self.warp.call(*entry) {
+                if !self.warp.call(*entry, mask) {
                     return trouble(Unsupported, None, "calls too deep");
                 }
             }
@@ -254,7 +258,11 @@ impl<'l> Core<'l> {
         }
         for lane in lanes(mask) {
             let Some(&target) = targets.get(index[lane] as usize) else {
-                return trouble(Unsupported, Some(lane), format!("entry {} of a table of {}", index[lane], targets.len()));
+                return trouble(
+                    Unsupported,
+                    Some(lane),
+                    format!("entry {} of a table of {}", index[lane], targets.len()),
+                );
             };
             match groups.iter_mut().find(|group| group.0 == target) {
                 Some(group) => group.1 |= 1 << lane,
@@ -357,9 +365,8 @@ fn lane_mask(kind: LaneMask, lane: usize) -> u32 {
     match kind {
         LaneMask::Equal => own,
         LaneMask::Less => own - 1,
-        LaneMask::LessEqual => own - 1 | own,
-        LaneMask::Greater => !(own - 1 | own),
+        LaneMask::LessEqual => (own - 1) | own,
+        LaneMask::Greater => !((own - 1) | own),
         LaneMask::GreaterEqual => !(own - 1),
     }
 }
-

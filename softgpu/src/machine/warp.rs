@@ -115,10 +115,10 @@ impl Warp {
         true
     }
 
-    /// Calls a function with the lanes that are together. False: too deep.
-    pub fn call(&mut self, entry: u32) -> bool {
+    /// Calls a function with some of the lanes that are together; the others wait. False: too deep.
+    pub fn call(&mut self, entry: u32, mask: Mask) -> bool {
         self.below.push(self.top);
-        self.top = Entry { pc: entry, rejoin: NOWHERE, ..self.top };
+        self.top = Entry { pc: entry, mask, rejoin: NOWHERE };
         self.below.len() < 4096
     }
 

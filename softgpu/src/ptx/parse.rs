@@ -5,10 +5,13 @@ use std::rc::Rc;
 
 use super::scan::{Number, Result, Scanner};
 use super::{Function, Init, Instruction, Operand, Source, Space, Statement, Variable, VariableId, Width};
+use crate::PtxError;
 
 /// More than any compiler emits; keeps a damaged text from asking for all memory.
 const MOST_REGISTERS: usize = 1 << 20;
 const MOST_BYTES: usize = 1 << 30;
+/// What the manual promises of constant memory.
+const MOST_CONSTANT: usize = 64 << 10;
 const DEEPEST_SCOPE: usize = 256;
 const DEEPEST_INLINED: usize = 16;
 
@@ -67,6 +70,7 @@ impl Parser<'_> {
             }
             match directive {
                 "version" => self.version()?,
+                _ if self.source.version == (0, 0) => return self.scan.fail("no .version at first: this is no PTX"),
                 "target" => self.list_of_names()?,
                 "address_size" => self.address_size()?,
                 "file" => self.file()?,
@@ -86,9 +90,6 @@ impl Parser<'_> {
                 "alias" => return self.scan.fail(".alias is not supported"),
                 other => return self.scan.fail(format!(".{other} is not known here")),
             }
-        }
-        if self.source.version == (0, 0) {
-            return self.scan.fail("no .version: this is no PTX");
         }
         Ok(())
     }
@@ -151,8 +152,8 @@ impl Parser<'_> {
         while !self.scan.take(b'}')? {
             match self.scan.peek()? {
                 b'.' => _ = self.scan.directive()?,
-                b',' | b':' | b'+' => _ = self.scan.take(b',')? || self.scan.take(b':')? || self.scan.take(b'+')?,
-                b'-' | b'0'..=b'9' => _ = self.scan.number()?,
+                sign @ (b',' | b':' | b'+' | b'-') => self.scan.expect(sign)?,
+                b'0'..=b'9' => _ = self.scan.number()?,
                 _ => _ = self.scan.name()?,
             }
         }
@@ -180,12 +181,13 @@ impl Parser<'_> {
         let name = self.scan.name()?.to_string();
         let mut size = bytes * lanes;
         while self.scan.take(b'[')? {
-            let count = if self.scan.peek()? == b']' { 0 } else { self.count(MOST_BYTES)? };
+            let count = if self.scan.peek()? == b']' { 0 } else { self.int()? };
             self.scan.expect(b']')?;
-            size = size.saturating_mul(count);
+            size = size.saturating_mul(usize::try_from(count).unwrap_or(usize::MAX));
         }
-        if size > MOST_BYTES || bytes == 0 {
-            return self.scan.fail(format!("{name} has no size that can be used"));
+        let most = if space == Space::Const { MOST_CONSTANT } else { MOST_BYTES };
+        if size > most || bytes == 0 {
+            return self.scan.fail(format!("{name} has no size that can be used: 1 to {most} bytes"));
         }
         let init = if self.scan.take(b'=')? { self.initialiser(bytes)? } else { Vec::new() };
         let align = if align == 0 { (bytes * lanes) as u32 } else { align };
@@ -321,7 +323,11 @@ impl Parser<'_> {
 
     fn declare(&mut self, body: &mut Body, name: &str, symbol: Symbol) -> Result<()> {
         let scope = body.scopes.last_mut().expect("a body has a scope");
-        if scope.insert(name.to_string(), symbol).is_some() {
+        let numbered = match symbol {
+            Symbol::Range(_, count) => scope.keys().any(|other| number_in(other, name).is_some_and(|n| n < count)),
+            _ => in_range(scope, name).is_some(),
+        };
+        if numbered || scope.insert(name.to_string(), symbol).is_some() {
             return self.scan.fail(format!("{name} is declared twice"));
         }
         Ok(())
@@ -368,7 +374,7 @@ impl Parser<'_> {
             space @ ("shared" | "local" | "param" | "global" | "const") => {
                 let variable = self.variable(space_of(space), false)?;
                 self.declare_variable(body, variable)?;
-                while self.scan.take(b',')? {
+                if self.scan.take(b',')? {
                     return self.scan.fail("one variable a declaration, please");
                 }
                 self.scan.expect(b';')
@@ -391,7 +397,8 @@ impl Parser<'_> {
         loop {
             let name = self.scan.name()?.to_string();
             if self.scan.take(b'<')? {
-                let count = self.count(MOST_REGISTERS)?;
+                let named = |error: PtxError| PtxError { what: format!("{name}: {}", error.what), ..error };
+                let count = self.count(MOST_REGISTERS).map_err(named)?;
                 self.scan.expect(b'>')?;
                 self.declare(body, &name, Symbol::Range(width, count as u32))?;
             } else {
@@ -478,7 +485,9 @@ impl Parser<'_> {
                 body.statements.push(Statement::Targets(name, targets));
                 self.scan.expect(b';')
             }
-            "callprototype" | "calltargets" => self.scan.fail("indirect calls are not supported"),
+            kind @ ("callprototype" | "calltargets") => {
+                self.scan.fail(format!("{name}: .{kind}: indirect calls are not supported"))
+            }
             "pragma" => {
                 body.statements.push(Statement::Label(name, line));
                 self.pragma()
@@ -595,7 +604,8 @@ impl Parser<'_> {
 
     fn address(&mut self, body: &mut Body) -> Result<Operand> {
         self.scan.expect(b'[')?;
-        let base = if self.scan.peek()?.is_ascii_digit() { Operand::Int(self.int()?) } else { self.named_operand(body)? };
+        let base =
+            if self.scan.peek()?.is_ascii_digit() { Operand::Int(self.int()?) } else { self.named_operand(body)? };
         let offset = self.offset()?;
         self.scan.expect(b']')?;
         match base {
@@ -609,7 +619,6 @@ impl Parser<'_> {
 
     /// What the name stands for, from the innermost scope outwards; registers of a range are made here.
     fn lookup(&mut self, body: &mut Body, name: &str) -> Result<Option<Operand>> {
-        let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
         for scope in body.scopes.iter_mut().rev() {
             match scope.get(name) {
                 Some(Symbol::Register(register)) => return Ok(Some(Operand::Register(*register))),
@@ -618,20 +627,30 @@ impl Parser<'_> {
                 }
                 Some(Symbol::Range(..)) | None => {}
             }
-            // %r12 may be number 12 of %r<..>, or number 2 of %r1<..>.
-            for split in name.len() - digits..name.len() {
-                let Some(Symbol::Range(width, count)) = scope.get(&name[..split]).copied() else { continue };
-                let Ok(number) = name[split..].parse::<u32>() else { continue };
-                if number < count {
-                    body.function.registers.push(width);
-                    let register = body.function.registers.len() - 1;
-                    scope.insert(name.to_string(), Symbol::Register(register));
-                    return Ok(Some(Operand::Register(register)));
-                }
+            if let Some(width) = in_range(scope, name) {
+                body.function.registers.push(width);
+                let register = body.function.registers.len() - 1;
+                scope.insert(name.to_string(), Symbol::Register(register));
+                return Ok(Some(Operand::Register(register)));
             }
         }
         Ok(self.names.get(name).map(|&number| Operand::Variable(VariableId::Module(number), 0)))
     }
+}
+
+/// The width of the register, if it is one of a range: %r12 may be number 12 of %r<..>, or number 2 of %r1<..>.
+fn in_range(scope: &HashMap<String, Symbol>, name: &str) -> Option<Width> {
+    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    (name.len() - digits..name.len()).find_map(|split| match scope.get(&name[..split]) {
+        Some(&Symbol::Range(width, count)) if number_in(name, &name[..split])? < count => Some(width),
+        _ => None,
+    })
+}
+
+/// What follows the range's name.
+fn number_in(name: &str, range: &str) -> Option<u32> {
+    let digits = name.strip_prefix(range)?;
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 fn space_of(directive: &str) -> Space {
@@ -644,6 +663,6 @@ fn space_of(directive: &str) -> Space {
     }
 }
 
-fn at(line: u32, what: String) -> crate::PtxError {
-    crate::PtxError { line, what }
+fn at(line: u32, what: String) -> PtxError {
+    PtxError { line, what }
 }

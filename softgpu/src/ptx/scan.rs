@@ -56,6 +56,7 @@ impl<'a> Scanner<'a> {
 
     fn block_comment(&mut self) -> Result<()> {
         let start = self.line;
+        self.at += 2;
         while (self.byte(0), self.byte(1)) != (b'*', b'/') {
             if self.at >= self.text.len() {
                 return Err(PtxError { line: start, what: "a comment that does not end".into() });

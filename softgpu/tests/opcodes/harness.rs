@@ -78,6 +78,15 @@ pub fn launch_text(machine: &Machine, ptx: &str, shape: &Shape, values: &[u64]) 
     }
 }
 
+/// A form that is beyond the machine: its text is refused, by a message that has this word in it.
+pub fn refused(opcode: &str, probe: Probe, word: &'static str) -> Form {
+    Form::new(opcode, move || match probe.run(&[]) {
+        Err(what) if what.starts_with("refused: ") && what.contains(word) => Ok(()),
+        Ok(_) if dumping() => Ok(()),
+        other => Err(format!("expected a refusal that names {word}, got {:?}", other.map(drop))),
+    })
+}
+
 /// A kernel around `body`, which reads %i0, %i1 ... and writes %o0, %o1 ...
 ///
 /// It may use %p0..7, %h0..15 (16 bits), %t0..31 (32 bits), %d0..15 (64 bits), and reads %thread (tid.x), %scratch
