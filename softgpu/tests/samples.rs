@@ -3,38 +3,23 @@
 
 #[path = "common/nvcc.rs"]
 mod nvcc;
+#[path = "common/program.rs"]
+mod program;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-const NAMES: [&str; 5] = ["layernorm", "gemm", "attention", "reduce", "philox"];
-
-/// The images and the library; None, and said, where there are none.
-fn setup(format: &str) -> Option<(PathBuf, PathBuf)> {
-    let library = nvcc::target().join("softgpu");
-    let found = nvcc::images(&nvcc::samples(), &NAMES, format).and_then(|images| match library.join("libcuda.so").exists() {
-        true => Ok((images, library)),
-        false => Err("no target/softgpu/libcuda.so: `make softgpu` builds it".into()),
-    });
-    found.inspect_err(|reason| nvcc::skip(reason)).ok()
+/// The program with its images in this format; None, and said, where something for it is missing.
+fn program(format: &str) -> Option<Command> {
+    let images = nvcc::images(&nvcc::samples(), &program::NAMES, format);
+    images.and_then(|images| program::samples(&images)).inspect_err(|reason| nvcc::skip(reason)).ok()
 }
 
-/// The example, which cargo builds beside the tests.
-fn program() -> Command {
-    let own = std::env::current_exe().expect("this program has a path");
-    let mut command = Command::new(own.ancestors().nth(2).expect("target/PROFILE/deps").join("examples/samples"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SOFTGPU_") || name == "LD_LIBRARY_PATH") {
-        command.env_remove(name);
-    }
-    command
-}
-
-fn run(images: &Path, library: &Path, settings: &[(&str, &str)], cases: &[&str]) -> Output {
-    let mut command = program();
-    command.arg("--images").arg(images).args(cases).env("LD_LIBRARY_PATH", library);
-    command.envs(settings.iter().copied()).output().expect("the example runs")
+fn run(format: &str, settings: &[(&str, &str)], cases: &[&str]) -> Option<Output> {
+    let mut command = program(format)?;
+    Some(command.args(cases).envs(settings.iter().copied()).output().expect("the program starts"))
 }
 
 fn text(output: &Output) -> String {
@@ -44,14 +29,14 @@ fn text(output: &Output) -> String {
 }
 
 /// What it printed, and the report.
-fn reported(images: &Path, library: &Path, settings: &[(&str, &str)], cases: &[&str]) -> (String, Value) {
+fn reported(settings: &[(&str, &str)], cases: &[&str]) -> Option<(String, Value)> {
     let dir = tempfile();
     let report = dir.join("report.json");
     let settings = [settings, &[("SOFTGPU_REPORT", report.to_str().expect("a plain path"))]].concat();
-    let said = text(&run(images, library, &settings, cases));
+    let said = text(&run("ptx", &settings, cases)?);
     let json = std::fs::read_to_string(&report).expect("the report is written when the process ends");
     let _ = std::fs::remove_dir_all(dir);
-    (said, serde_json::from_str(&json).expect("JSON"))
+    Some((said, serde_json::from_str(&json).expect("JSON")))
 }
 
 fn tempfile() -> PathBuf {
@@ -65,7 +50,8 @@ fn tempfile() -> PathBuf {
 
 #[test]
 fn without_the_library_path_there_is_no_driver() {
-    let output = program().args(["--images", "."]).output().expect("the example runs");
+    let Some(mut program) = program("ptx") else { return };
+    let output = program.env_remove("LD_LIBRARY_PATH").output().expect("the program starts");
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     // SAFETY: loads a library if there is one; calls nothing.
     assert!(!unsafe { cudarc::driver::sys::is_culib_present() }, "cargo's own library path must hold no libcuda");
@@ -73,20 +59,24 @@ fn without_the_library_path_there_is_no_driver() {
 
 #[test]
 fn all_samples_are_right_and_repeat_to_the_bit() {
-    let Some((images, library)) = setup("ptx") else { return };
     let settings = |seed, threads| [("SOFTGPU_SEED", seed), ("SOFTGPU_THREADS", threads)];
-    let (said, report) = reported(&images, &library, &settings("0", "1"), &[]);
-    assert!(said.lines().filter(|line| line.starts_with("ok ")).count() > 50, "{said}");
-    for (seed, threads) in [("0", "2"), ("1", "1"), ("7", "2")] {
-        let (again, counted) = reported(&images, &library, &settings(seed, threads), &[]);
+    let Some((said, report)) = reported(&settings("0", "1"), &[]) else { return };
+    assert!(said.lines().filter(|line| line.starts_with("ok ")).count() > 60, "{said}");
+    assert!(said.contains("block 1 of 2: 42 0.125 done"), "what a kernel prints:\n{said}");
+    for (seed, threads) in [("0", "2"), ("1", "1"), ("7", "3")] {
+        let Some((again, counted)) = reported(&settings(seed, threads), &[]) else { return };
         assert_eq!(sorted(&said), sorted(&again), "seed {seed}, {threads} threads");
-        for (kernel, other) in report["kernels"].as_array().expect("kernels").iter().zip(counted["kernels"].as_array().expect("kernels")) {
+        for (kernel, other) in kernels(&report).iter().zip(kernels(&counted)) {
             // How often a compare-and-swap is tried again depends on the order of blocks.
             if kernel["kernel"] != "histogram" {
                 assert_eq!(kernel["counters"], other["counters"], "{} seed {seed}, {threads} threads", kernel["kernel"]);
             }
         }
     }
+}
+
+fn kernels(report: &Value) -> &Vec<Value> {
+    report["kernels"].as_array().expect("kernels")
 }
 
 /// Lines that blocks print themselves come in any order.
@@ -98,28 +88,36 @@ fn sorted(text: &str) -> Vec<&str> {
 
 #[test]
 fn fat_binaries_load_too_and_other_profiles_run_them() {
-    let Some((images, library)) = setup("fatbin") else { return };
+    let cases = ["gemm_nt=65x136x40", "layernorm_bf16=3x96", "attention_forward=2x1x66"];
+    let Some(first) = run("ptx", &[], &cases) else { return };
     for profile in ["sm_80", "sm_89", "sm_90"] {
-        let said = text(&run(&images, &library, &[("SOFTGPU_PROFILE", profile)], &["gemm_nt=65x136x40", "layernorm_bf16=3x96", "attention_forward=2x1x66"]));
-        assert_eq!(said.lines().count(), 3, "{said}");
+        let Some(again) = run("fatbin", &[("SOFTGPU_PROFILE", profile)], &cases) else { return };
+        assert_eq!(text(&first), text(&again), "{profile}");
     }
 }
 
 #[test]
 fn hanging_kernels_end_with_a_report() {
-    let Some((images, library)) = setup("ptx") else { return };
-    let output = run(&images, &library, &[("SOFTGPU_LIMIT", "50")], &["layernorm_f32=1x96"]);
+    let Some(output) = run("ptx", &[("SOFTGPU_LIMIT", "50")], &["layernorm_f32=1x96"]) else { return };
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("instruction_limit") && said.contains("layernorm.cu:"), "{said}");
 }
 
+#[test]
+fn failed_checks_come_back_as_errors() {
+    for (sample, fault) in [("assert_fires", "softgpu: assert: "), ("trap_fires", "softgpu: trap: ")] {
+        let Some(output) = run("ptx", &[], &[sample]) else { return };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stdout));
+        assert!(said.contains(fault) && said.contains("reduce.cu:"), "{said}");
+    }
+}
+
 #[track_caller]
 fn counters(case: &str, kernel: &str, expected: Value) {
-    let Some((images, library)) = setup("ptx") else { return };
-    let (_, report) = reported(&images, &library, &[], &[case]);
-    let kernels = report["kernels"].as_array().expect("kernels");
-    let found = kernels.iter().find(|found| found["kernel"] == kernel).expect("the kernel ran");
+    let Some((_, report)) = reported(&[], &[case]) else { return };
+    let found = kernels(&report).iter().find(|found| found["kernel"] == kernel).expect("the kernel ran");
     for (name, value) in expected.as_object().expect("an object") {
         let mut counted = &found["counters"];
         name.split('.').for_each(|part| counted = &counted[part]);

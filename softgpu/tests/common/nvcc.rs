@@ -7,6 +7,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// --no-compress is for fat binaries: softgpu reads PTX out of them as it stands.
 const FLAGS: [&str; 5] = ["-arch=compute_80", "-lineinfo", "-std=c++17", "-O3", "--no-compress"];
@@ -18,7 +19,7 @@ pub fn samples() -> PathBuf {
 
 /// The workspace's target/, where `make` and scripts/nvcc.sh put things too.
 pub fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
 }
 
 /// NVCC, CUDA_HOME, PATH, or what scripts/nvcc.sh installed.
@@ -50,8 +51,10 @@ pub fn images(sources: &Path, names: &[&str], format: &str) -> Result<PathBuf, S
     if done.is_dir() {
         return Ok(done);
     }
-    // Other tests may compile the same at this moment: everyone has a directory of his own, the first renames it.
-    let part = done.with_extension(std::process::id().to_string());
+    // Other tests may compile the same at this moment: each in a directory of its own, and the first one stays.
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let part = format!("{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+    let part = done.with_extension(part);
     fs::create_dir_all(&part).map_err(|e| format!("{}: {e}", part.display()))?;
     for name in names {
         let (from, to) = (sources.join(format!("{name}.cu")), part.join(format!("{name}.{format}")));

@@ -3,13 +3,15 @@
 
 #[path = "../common/nvcc.rs"]
 mod nvcc;
+#[path = "../common/program.rs"]
+mod program;
 mod table;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +25,6 @@ const INSTRUCTION_LIMIT: &str = "20000000";
 const SEEDS: [&str; 2] = ["0", "1"];
 /// Compilers and samples at work at the same time.
 const WORKERS: usize = 2;
-const NAMES: [&str; 5] = ["layernorm", "gemm", "attention", "reduce", "philox"];
 
 /// Bugs that softgpu is known not to see, and why. May only shrink.
 const BLIND: [(&str, &str); 1] =
@@ -35,7 +36,7 @@ fn each_text_occurs_once_in_its_file() {
         let source = fs::read_to_string(nvcc::samples().join(mutant.file)).expect(mutant.file);
         assert_eq!(source.matches(mutant.find).count(), 1, "{}: {:?} in {}", mutant.name, mutant.find, mutant.file);
         assert_ne!(mutant.find, mutant.replace, "{}", mutant.name);
-        assert!(NAMES.contains(&mutant.image()), "{}", mutant.name);
+        assert!(program::NAMES.contains(&mutant.image()), "{}", mutant.name);
     }
     let names: HashSet<&str> = MUTANTS.iter().map(|mutant| mutant.name).collect();
     assert_eq!(names.len(), MUTANTS.len(), "two mutants share a name");
@@ -45,9 +46,8 @@ fn each_text_occurs_once_in_its_file() {
 #[test]
 #[ignore = "minutes: make mutants"]
 fn mutants_are_caught() {
-    let example = example();
-    let sound = nvcc::images(&nvcc::samples(), &NAMES, "ptx").expect("nvcc compiles the samples");
-    if let Some(what) = SEEDS.iter().find_map(|seed| run(&example, &sound, None, seed)) {
+    let sound = nvcc::images(&nvcc::samples(), &program::NAMES, "ptx").expect("nvcc compiles the samples");
+    if let Some(what) = SEEDS.iter().find_map(|seed| run(&sound, None, seed)) {
         panic!("the samples fail without any mutation: {what}");
     }
     let (queue, survivors) = (Mutex::new(MUTANTS.iter()), Mutex::new(Vec::new()));
@@ -57,7 +57,7 @@ fn mutants_are_caught() {
                 loop {
                     let Some(mutant) = queue.lock().unwrap().next() else { return };
                     let images = compile(mutant);
-                    let caught = SEEDS.iter().find_map(|seed| run(&example, &images, Some(mutant.sample), seed));
+                    let caught = SEEDS.iter().find_map(|seed| run(&images, Some(mutant.sample), seed));
                     println!("{:40} {}", mutant.name, caught.as_deref().unwrap_or("SURVIVED"));
                     if caught.is_none() {
                         survivors.lock().unwrap().push(mutant.name);
@@ -76,16 +76,6 @@ fn mutants_are_caught() {
     assert!(survivors.is_empty(), "survived: {}", survivors.join(", "));
 }
 
-/// target/release/examples/samples, beside the directory of this test.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let example = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("examples/samples");
-    assert!(example.is_file(), "{} is missing: make mutants builds it", example.display());
-    let driver = nvcc::target().join("softgpu/libcuda.so.1");
-    assert!(driver.is_file(), "{} is missing: make softgpu builds it", driver.display());
-    example
-}
-
 /// Copies the samples, plants the bug and compiles the image that it concerns.
 fn compile(mutant: &Mutant) -> PathBuf {
     let dir = nvcc::target().join("softgpu-samples/mutants").join(mutant.name);
@@ -102,14 +92,12 @@ fn compile(mutant: &Mutant) -> PathBuf {
 }
 
 /// By what the bug was caught, if it was.
-fn run(example: &Path, images: &Path, sample: Option<&str>, seed: &str) -> Option<String> {
+fn run(images: &Path, sample: Option<&str>, seed: &str) -> Option<String> {
     // A file, since nobody reads a pipe while we wait.
     let log = images.join(format!("seed{seed}.log"));
     let output = File::create(&log).expect("target/ can be written");
-    let mut command = Command::new(example);
-    command.arg("--images").arg(images).args(sample);
-    command.env("LD_LIBRARY_PATH", nvcc::target().join("softgpu"));
-    command.env("SOFTGPU_SEED", seed).env("SOFTGPU_LIMIT", INSTRUCTION_LIMIT);
+    let mut command = program::samples(images).expect("make mutants builds what is needed");
+    command.args(sample).env("SOFTGPU_SEED", seed).env("SOFTGPU_LIMIT", INSTRUCTION_LIMIT);
     command.stdout(output.try_clone().expect("a second handle")).stderr(output);
     let start = Instant::now();
     let mut child = command.spawn().expect("the example starts");
