@@ -32,14 +32,14 @@ mutants: softgpu
 	@NVCC=$$(scripts/nvcc.sh) && export NVCC && $(CARGO) build --release -p softgpu --example samples && \
 	$(CARGO) test --release -p softgpu --test mutants -- --ignored --nocapture
 
-# 10,000 mutations of each kind of file, 50 kill -9 during saves, 20 cuts of a training run, the largest document.
-soak:
+# 10,000 mutations of each kind of file and of PTX, 50 kill -9 during saves, 20 cuts of a training run, the largest document.
+soak: softgpu
 	@dir=$$(scripts/minilm.sh) && DOCRE_MINILM_DIR=$$PWD/$$dir || echo "SKIPPED: parity with MiniLM"; \
-	export DOCRE_MINILM_DIR DOCRE_MUTATIONS=10000 DOCRE_KILLS=50 DOCRE_CUTS=20 DOCRE_SOAK=1; \
-	$(CARGO) test --release -- --show-output
+	export DOCRE_MINILM_DIR DOCRE_MUTATIONS=10000 DOCRE_KILLS=50 DOCRE_CUTS=20 DOCRE_SOAK=1 SOFTGPU_MUTATIONS=10000; \
+	NVCC=$$(scripts/nvcc.sh) && export NVCC; $(CARGO) test --release --workspace -- --show-output
 
-bench:
-	$(CARGO) bench
+bench: softgpu
+	@NVCC=$$(scripts/nvcc.sh) && export NVCC; $(CARGO) bench --workspace
 
 lint:
 	$(CARGO) fmt --all --check

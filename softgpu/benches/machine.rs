@@ -51,7 +51,17 @@ fn child(image: &Path) -> Result<(), DriverError> {
     for _ in 0..RUNS {
         let (cpu, wall) = (cpu_seconds(), Instant::now());
         // SAFETY: the arguments are those of gemm_nt, and the arrays hold SIZE x SIZE values each.
-        unsafe { stream.launch_builder(&kernel).arg(&a).arg(&b).arg(&mut c).arg(&size).arg(&size).arg(&size).launch(config)? };
+        unsafe {
+            stream
+                .launch_builder(&kernel)
+                .arg(&a)
+                .arg(&b)
+                .arg(&mut c)
+                .arg(&size)
+                .arg(&size)
+                .arg(&size)
+                .launch(config)?
+        };
         stream.synchronize()?;
         times.push((cpu_seconds() - cpu, wall.elapsed().as_secs_f64()));
     }
@@ -77,7 +87,8 @@ fn parent() {
         for threads in ["1", "2"] {
             let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
             command.env("SOFTGPU_BENCH_IMAGE", &image).env("LD_LIBRARY_PATH", &library);
-            let output = command.env("SOFTGPU_CHECKS", checks).env("SOFTGPU_THREADS", threads).output().expect("a child");
+            let output =
+                command.env("SOFTGPU_CHECKS", checks).env("SOFTGPU_THREADS", threads).output().expect("a child");
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
             let [cpu, wall] = numbers[..] else {

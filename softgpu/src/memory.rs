@@ -6,8 +6,8 @@
 //! read them last; for each 32 bytes in which launch they were last loaded and stored.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 const PAGE: u64 = 4096;
 /// The largest range asked of the system; halved until it agrees.
@@ -171,7 +171,8 @@ impl Memory {
         table.highest = table.highest.max(table.cursor);
         table.used += bytes;
         table.live.insert(start, bytes);
-        let reused: Vec<u64> = table.freed.range(..start + span).rev().map_while(|(&s, &b)| (s + b > start).then_some(s)).collect();
+        let reused: Vec<u64> =
+            table.freed.range(..start + span).rev().map_while(|(&s, &b)| (s + b > start).then_some(s)).collect();
         reused.iter().for_each(|s| _ = table.freed.remove(s));
         // SAFETY: the allocation's own bytes, which nobody else knows of yet.
         unsafe { self.data.start.add(start as usize).write_bytes(0xFF, bytes as usize) };
@@ -377,4 +378,3 @@ impl Table {
         (start + span <= end).then_some(start)
     }
 }
-

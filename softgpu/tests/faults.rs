@@ -63,10 +63,28 @@ const BETWEEN_BLOCKS: &[Case] = &[
     case("each block its own", 4, 32, None, "mad.wide.u32 %d1, %b, 128, %mine; st.global.u32 [%d1], %r1;"),
     case("halves of one word", 2, 1, None, "mad.wide.u32 %d1, %b, 2, %data; mov.u16 %h1, 7; st.global.u16 [%d1], %h1;"),
     case("all read", 4, 32, None, "ld.global.u32 %r2, [%mine];"),
-    case("one writes, others read", 4, 32, Some(GlobalRace), "@%p3 st.global.u32 [%data], %r1; @!%p3 ld.global.u32 %r2, [%data];"),
-    case("the last reads, others write", 4, 1, Some(GlobalRace), "ld.global.u32 %r2, [%data]; setp.eq.u32 %p4, %b, 3; @%p4 st.global.u32 [%data], %r1;"),
+    case(
+        "one writes, others read",
+        4,
+        32,
+        Some(GlobalRace),
+        "@%p3 st.global.u32 [%data], %r1; @!%p3 ld.global.u32 %r2, [%data];",
+    ),
+    case(
+        "the last reads, others write",
+        4,
+        1,
+        Some(GlobalRace),
+        "ld.global.u32 %r2, [%data]; setp.eq.u32 %p4, %b, 3; @%p4 st.global.u32 [%data], %r1;",
+    ),
     case("atomics among themselves", 4, 32, None, "red.global.add.u32 [%data], 1;"),
-    case("an atomic and a plain store", 2, 1, Some(GlobalRace), "@%p3 st.global.u32 [%data], %r1; @!%p3 red.global.add.u32 [%data], 1;"),
+    case(
+        "an atomic and a plain store",
+        2,
+        1,
+        Some(GlobalRace),
+        "@%p3 st.global.u32 [%data], %r1; @!%p3 red.global.add.u32 [%data], 1;",
+    ),
     case(
         "the last block reads what others released",
         4,
@@ -138,8 +156,20 @@ const SHARED: &[Case] = &[
 ];
 
 const COPIES: &[Case] = &[
-    case("waited for", 1, 32, None, "cp.async.ca.shared.global [%at], [%mine], 4; cp.async.wait_all; ld.shared.u32 %r2, [%at];"),
-    case("read before the wait", 1, 32, Some(AsyncCopyUnfinished), "cp.async.ca.shared.global [%at], [%mine], 4; ld.shared.u32 %r2, [%at];"),
+    case(
+        "waited for",
+        1,
+        32,
+        None,
+        "cp.async.ca.shared.global [%at], [%mine], 4; cp.async.wait_all; ld.shared.u32 %r2, [%at];",
+    ),
+    case(
+        "read before the wait",
+        1,
+        32,
+        Some(AsyncCopyUnfinished),
+        "cp.async.ca.shared.global [%at], [%mine], 4; ld.shared.u32 %r2, [%at];",
+    ),
     case(
         "the wait leaves one group",
         1,
@@ -154,20 +184,50 @@ const COPIES: &[Case] = &[
         Some(SharedRace),
         "cp.async.ca.shared.global [%at], [%mine], 4; cp.async.wait_all; xor.b32 %r2, %at, 128; bar.warp.sync -1; mov.u32 %r4, 1; ld.shared.u32 %r3, [%at]; st.shared.u32 [%r2], %r4;",
     ),
-    case("bytes past the source are not read", 1, 1, None, "mov.u32 %r2, 4; cp.async.cg.shared.global [%at], [%data+4080], 16, %r2; cp.async.wait_all;"),
+    case(
+        "bytes past the source are not read",
+        1,
+        1,
+        None,
+        "mov.u32 %r2, 4; cp.async.cg.shared.global [%at], [%data+4080], 16, %r2; cp.async.wait_all;",
+    ),
 ];
 
 const WARPS: &[Case] = &[
     case("a barrier for half a warp", 1, 64, Some(DivergentBarrier), "@%p2 bar.sync 0;"),
     case("a barrier after some have left", 1, 64, None, "setp.gt.u32 %p4, %t, 31; @%p4 ret; bar.sync 0;"),
     case("two places", 1, 64, Some(DivergentBarrier), "setp.gt.u32 %p4, %t, 31; @%p4 bar.sync 0; @!%p4 bar.sync 0;"),
-    case("different barriers", 1, 64, Some(Deadlock), "setp.gt.u32 %p4, %t, 31; @%p4 bar.sync 1, 64; @!%p4 bar.sync 2, 64;"),
+    case(
+        "different barriers",
+        1,
+        64,
+        Some(Deadlock),
+        "setp.gt.u32 %p4, %t, 31; @%p4 bar.sync 1, 64; @!%p4 bar.sync 2, 64;",
+    ),
     case("an endless loop", 1, 32, Some(InstructionLimit), "L1: bra L1;"),
-    case("one lane waits for another", 1, 32, Some(InstructionLimit), "L1: ld.volatile.global.u32 %r2, [%data]; @%p1 bra L2; setp.eq.u32 %p4, %r2, 0; @%p4 bra L1; L2: st.volatile.global.u32 [%data], 1;"),
+    case(
+        "one lane waits for another",
+        1,
+        32,
+        Some(InstructionLimit),
+        "L1: ld.volatile.global.u32 %r2, [%data]; @%p1 bra L2; setp.eq.u32 %p4, %r2, 0; @%p4 bra L1; L2: st.volatile.global.u32 [%data], 1;",
+    ),
     case("a shuffle of all", 1, 32, None, "shfl.sync.idx.b32 %r2, %r1, 0, 31, -1;"),
-    case("a shuffle of half names all", 1, 32, Some(DivergentCollective), "@%p2 shfl.sync.idx.b32 %r2, %r1, 0, 31, -1;"),
+    case(
+        "a shuffle of half names all",
+        1,
+        32,
+        Some(DivergentCollective),
+        "@%p2 shfl.sync.idx.b32 %r2, %r1, 0, 31, -1;",
+    ),
     case("a shuffle of half names half", 1, 32, None, "@%p2 shfl.sync.idx.b32 %r2, %r1, 0, 31, 0xffff;"),
-    case("it reads from the other half", 1, 32, Some(DivergentCollective), "@%p2 shfl.sync.idx.b32 %r2, %r1, 20, 31, 0xffff;"),
+    case(
+        "it reads from the other half",
+        1,
+        32,
+        Some(DivergentCollective),
+        "@%p2 shfl.sync.idx.b32 %r2, %r1, 20, 31, 0xffff;",
+    ),
     case(
         "mma in half a warp",
         1,
@@ -267,7 +327,8 @@ fn without_checks_only_bounds_are_looked_at() {
     let machine = Machine::new(settings);
     let text = |body: &str| format!("{HEAD}{body}\nret;\n}}\n");
     let raw = machine.memory.alloc(256).expect("memory");
-    for (body, expect) in [("ld.global.u32 %r2, [%raw];", None), ("ld.global.u32 %r2, [%raw+256];", Some(OutOfBounds))] {
+    for (body, expect) in [("ld.global.u32 %r2, [%raw];", None), ("ld.global.u32 %r2, [%raw+256];", Some(OutOfBounds))]
+    {
         let module = machine.load(&text(body)).expect("PTX");
         let fault = machine.launch(&module, "k", &Shape::line(1), &params(&[raw, raw]));
         assert_eq!(fault.map(|fault| fault.kind), expect);

@@ -69,7 +69,11 @@ fn all_samples_are_right_and_repeat_to_the_bit() {
         for (kernel, other) in kernels(&report).iter().zip(kernels(&counted)) {
             // How often a compare-and-swap is tried again depends on the order of blocks.
             if kernel["kernel"] != "histogram" {
-                assert_eq!(kernel["counters"], other["counters"], "{} seed {seed}, {threads} threads", kernel["kernel"]);
+                assert_eq!(
+                    kernel["counters"], other["counters"],
+                    "{} seed {seed}, {threads} threads",
+                    kernel["kernel"]
+                );
             }
         }
     }
@@ -217,5 +221,9 @@ fn reduction_counts() {
 #[test]
 fn philox_counts() {
     // 256 counters of 16 bytes, and three known answers of one each.
-    counters("philox_words=256", "philox_words", json!({ "global_store": [8 + 3, 4096 + 48, 128 + 3, 128 + 3], "flops": 0 }));
+    counters(
+        "philox_words=256",
+        "philox_words",
+        json!({ "global_store": [8 + 3, 4096 + 48, 128 + 3, 128 + 3], "flops": 0 }),
+    );
 }

@@ -14,7 +14,8 @@ type Combine = fn(u64, u64, u64) -> u64;
 pub fn lower(frame: &mut Frame, mut op: Opcode, operands: &[Operand]) -> Result<Lowered, Refusal> {
     let returns = op.head == "atom";
     let order = op.one_of(&["release", "acq_rel", "acquire"]);
-    let (releases, acquires) = (matches!(order, Some("release" | "acq_rel")), matches!(order, Some("acquire" | "acq_rel")));
+    let (releases, acquires) =
+        (matches!(order, Some("release" | "acq_rel")), matches!(order, Some("acquire" | "acq_rel")));
     op.drop(&["relaxed", "cta", "cluster", "gpu", "sys", "noftz"]);
     let space = space(&mut op);
     let operation = op.one_of(&["add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"]);
@@ -72,7 +73,8 @@ impl AtomicUpdate {
             if self.releases {
                 core.fence();
             }
-            let old = core.update(self.space, mask, &addresses, self.bytes, &|lane, old| (self.combine)(old, b[lane], c[lane]))?;
+            let old = core
+                .update(self.space, mask, &addresses, self.bytes, &|lane, old| (self.combine)(old, b[lane], c[lane]))?;
             if self.acquires {
                 core.fence();
             }
@@ -105,12 +107,18 @@ fn combine(operation: &str, ty: Type) -> Option<Combine> {
         ("max", S32) => |old, b, _| (old as i32).max(b as i32) as u32 as u64,
         ("min", S64) => |old, b, _| (old as i64).min(b as i64) as u64,
         ("max", S64) => |old, b, _| (old as i64).max(b as i64) as u64,
-        ("add", F32) => |old, b, _| super::round::canonical(f32::from_bits(old as u32) + f32::from_bits(b as u32)).to_bits() as u64,
+        ("add", F32) => {
+            |old, b, _| super::round::canonical(f32::from_bits(old as u32) + f32::from_bits(b as u32)).to_bits() as u64
+        }
         ("add", F64) => |old, b, _| (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
         ("add", F16) => |old, b, _| add_short(old, b, Format::Half),
         ("add", Bf16) => |old, b, _| add_short(old, b, Format::Brain),
-        ("add", F16x2) => |old, b, _| add_short(old, b, Format::Half) | add_short(old >> 16, b >> 16, Format::Half) << 16,
-        ("add", Bf16x2) => |old, b, _| add_short(old, b, Format::Brain) | add_short(old >> 16, b >> 16, Format::Brain) << 16,
+        ("add", F16x2) => {
+            |old, b, _| add_short(old, b, Format::Half) | add_short(old >> 16, b >> 16, Format::Half) << 16
+        }
+        ("add", Bf16x2) => {
+            |old, b, _| add_short(old, b, Format::Brain) | add_short(old >> 16, b >> 16, Format::Brain) << 16
+        }
         _ => return None,
     })
 }

@@ -19,7 +19,8 @@ pub fn lower(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, 
         [Operand::Name(name)] => (&[], name, &[]),
         _ => return refuse("a call of something else than a named function"),
     };
-    let places = |f: &Frame, operands: &[Operand]| operands.iter().map(|o| param_offset(f, o)).collect::<Result<Vec<_>, _>>();
+    let places =
+        |f: &Frame, operands: &[Operand]| operands.iter().map(|o| param_offset(f, o)).collect::<Result<Vec<_>, _>>();
     let (results, arguments) = (places(f, results)?, places(f, arguments)?);
     if let Some(action) = system(name, &arguments) {
         return Ok(Lowered::new(Class::Control, action));
@@ -125,7 +126,9 @@ fn formatted(core: &mut Core, lane: usize, format: &str, mut values: u64) -> Res
         values = values.next_multiple_of(bytes);
         let value = match wide {
             true => u64::from_le_bytes(core.load::<8>(Where::Generic, 1 << lane, &[values; LANES], true)?[lane]),
-            false => u32::from_le_bytes(core.load::<4>(Where::Generic, 1 << lane, &[values; LANES], true)?[lane]) as u64,
+            false => {
+                u32::from_le_bytes(core.load::<4>(Where::Generic, 1 << lane, &[values; LANES], true)?[lane]) as u64
+            }
         };
         values += bytes;
         let shown = match kind {

@@ -8,9 +8,32 @@ use crate::ptx::{Operand, Space};
 
 /// Modifiers about caches.
 const CACHES: [&str; 26] = [
-    "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first",
-    "L1::evict_last", "L1::no_allocate", "L2::evict_normal", "L2::evict_first", "L2::evict_last", "L2::64B", "L2::128B",
-    "L2::256B", "weak", "cta", "cluster", "gpu", "sys", "L2::cache_hint", "unified",
+    "nc",
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "L2::evict_normal",
+    "L2::evict_first",
+    "L2::evict_last",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+    "weak",
+    "cta",
+    "cluster",
+    "gpu",
+    "sys",
+    "L2::cache_hint",
+    "unified",
 ];
 const STRONG: [&str; 5] = ["volatile", "relaxed", "acquire", "release", "mmio"];
 
@@ -132,7 +155,8 @@ fn load(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refus
     f.expect(ops, 2..=2)?;
     let parts = elements(&ops[0]);
     let shape = shape(op, parts.len())?;
-    let targets: Vec<(Slot, bool)> = parts.iter().map(|part| register_target(f, part, shape.bytes)).collect::<Result<_, _>>()?;
+    let targets: Vec<(Slot, bool)> =
+        parts.iter().map(|part| register_target(f, part, shape.bytes)).collect::<Result<_, _>>()?;
     let (address, space) = address(f, &ops[1], shape.space)?;
     Ok(match shape.bytes * shape.count {
         1 => load_of::<1>(address, space, shape, targets),
@@ -167,7 +191,8 @@ fn load_of<const N: usize>(address: Address, space: Where, shape: Shape, targets
         for (part, &(slot, wide)) in targets.iter().enumerate() {
             let registers = &mut core.warp.registers;
             if wide {
-                let values: [u64; LANES] = std::array::from_fn(|lane| extend(&loaded[lane][part * bytes..][..bytes], ty));
+                let values: [u64; LANES] =
+                    std::array::from_fn(|lane| extend(&loaded[lane][part * bytes..][..bytes], ty));
                 registers.write(slot, mask, &values);
             } else {
                 let values: [u32; LANES] = match bytes {
@@ -201,7 +226,8 @@ fn store(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refu
     f.expect(ops, 2..=2)?;
     let parts = elements(&ops[1]);
     let shape = shape(op, parts.len())?;
-    let sources: Vec<(Slot, bool)> = parts.iter().map(|part| register_source(f, part, shape.ty)).collect::<Result<_, _>>()?;
+    let sources: Vec<(Slot, bool)> =
+        parts.iter().map(|part| register_source(f, part, shape.ty)).collect::<Result<_, _>>()?;
     let (address, space) = address(f, &ops[0], shape.space)?;
     Ok(match shape.bytes * shape.count {
         1 => store_of::<1>(address, space, shape, sources),
@@ -229,7 +255,8 @@ fn store_of<const N: usize>(address: Address, space: Where, shape: Shape, source
         for (part, &(slot, wide)) in sources.iter().enumerate() {
             let registers = &core.warp.registers;
             for (lane, out) in out.iter_mut().enumerate() {
-                let value = if wide { registers.view::<u64>(slot)[lane] } else { registers.view::<u32>(slot)[lane].bits() };
+                let value =
+                    if wide { registers.view::<u64>(slot)[lane] } else { registers.view::<u32>(slot)[lane].bits() };
                 out[part * bytes..][..bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
             }
         }
@@ -293,7 +320,14 @@ fn copy(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refus
     }
 }
 
-fn issue(core: &mut Core, mask: Mask, to: Address, from: Address, bytes: usize, taken: [u32; LANES]) -> crate::machine::Done {
+fn issue(
+    core: &mut Core,
+    mask: Mask,
+    to: Address,
+    from: Address,
+    bytes: usize,
+    taken: [u32; LANES],
+) -> crate::machine::Done {
     let (to, from) = (to.of(core), from.of(core));
     core.copy_async(mask, &to, &from, bytes, &taken)
 }

@@ -80,11 +80,17 @@ pub struct Compiled {
 ///
 /// # Errors
 /// The line of the first instruction that is unknown, or whose operands do not fit it.
-pub fn compile(source: &Source, kernel: &Function, text: &Arc<str>, globals: &HashMap<usize, u64>) -> Result<Compiled, PtxError> {
+pub fn compile(
+    source: &Source,
+    kernel: &Function,
+    text: &Arc<str>,
+    globals: &HashMap<usize, u64>,
+) -> Result<Compiled, PtxError> {
     let functions = reachable(source, kernel)?;
     let mut code = Code { text: text.clone(), ..Code::default() };
     let layout = Layout { source, addresses: globals.clone(), entries: HashMap::new(), locals: HashMap::new() };
-    let mut compiler = Compiler { layout, code: &mut code, slots: Slots { slots: 0, predicates: 2, ..Slots::default() } };
+    let mut compiler =
+        Compiler { layout, code: &mut code, slots: Slots { slots: 0, predicates: 2, ..Slots::default() } };
     let mut shared = SharedLayout::default();
     compiler.place_module_variables(&functions, &mut shared);
     let places: Vec<Vec<u64>> = functions.iter().map(|f| compiler.place_variables(f, &mut shared)).collect();
@@ -117,7 +123,12 @@ fn reachable<'a>(source: &'a Source, kernel: &'a Function) -> Result<Vec<&'a Fun
     Ok(order)
 }
 
-fn visit<'a>(source: &'a Source, function: &'a Function, open: &mut Vec<&'a str>, order: &mut Vec<&'a Function>) -> Result<(), PtxError> {
+fn visit<'a>(
+    source: &'a Source,
+    function: &'a Function,
+    open: &mut Vec<&'a str>,
+    order: &mut Vec<&'a Function>,
+) -> Result<(), PtxError> {
     if order.iter().any(|f| f.name == function.name) {
         return Ok(());
     }
@@ -231,8 +242,15 @@ impl<'a> Compiler<'a, '_> {
         let mut labels: HashMap<&str, u32> = HashMap::new();
         let mut tables: HashMap<&str, &[String]> = HashMap::new();
         let mut jumps = Vec::new();
-        let mut frame =
-            Frame { function, places, variables, slots: &mut self.slots, layout: &self.layout, prelude: Vec::new(), epilogue: Vec::new() };
+        let mut frame = Frame {
+            function,
+            places,
+            variables,
+            slots: &mut self.slots,
+            layout: &self.layout,
+            prelude: Vec::new(),
+            epilogue: Vec::new(),
+        };
         for statement in function.body.iter().flatten() {
             let pc = self.code.instructions.len() as u32;
             match statement {
@@ -317,7 +335,12 @@ fn emit(code: &mut Code, frame: &mut Frame, instruction: &Instruction, lowered: 
         (name.unwrap_or_default(), line)
     };
     code.orders |= ["atom", "red.", "memb", "fenc"].contains(&instruction.opcode.get(..4).unwrap_or(""));
-    let place = Place { line: instruction.line, source: instruction.source.iter().copied().map(named).collect(), class: Class::Hidden, flops: 0 };
+    let place = Place {
+        line: instruction.line,
+        source: instruction.source.iter().copied().map(named).collect(),
+        class: Class::Hidden,
+        flops: 0,
+    };
     for step in frame.prelude.drain(..) {
         code.instructions.push(Ins { guard, action: Action::Step(step) });
         code.places.push(place.clone());
@@ -330,15 +353,20 @@ fn emit(code: &mut Code, frame: &mut Frame, instruction: &Instruction, lowered: 
     }
 }
 
-fn lower(frame: &mut Frame, instruction: &Instruction, jumps: &mut Vec<(u32, Jump, u32)>, pc: u32) -> Result<Lowered, Refusal> {
+fn lower(
+    frame: &mut Frame,
+    instruction: &Instruction,
+    jumps: &mut Vec<(u32, Jump, u32)>,
+    pc: u32,
+) -> Result<Lowered, Refusal> {
     let mut opcode = Opcode::new(&instruction.opcode);
     let operands = &instruction.operands;
     match opcode.head {
-        "add" | "sub" | "mul" | "fma" | "mad" | "min" | "max" | "abs" | "neg" | "div" | "rcp" | "sqrt" | "rsqrt" | "ex2"
-        | "lg2" | "sin" | "cos" | "tanh" | "copysign" | "testp" | "rem" | "mul24" | "mad24" | "sad" | "addc" | "subc"
-        | "madc" => arithmetic(frame, opcode, operands),
-        "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "popc" | "clz" | "brev" | "bfind" | "fns"
-        | "bfe" | "bfi" | "bmsk" | "szext" | "dp4a" | "dp2a" => integer::lower(frame, opcode, operands),
+        "add" | "sub" | "mul" | "fma" | "mad" | "min" | "max" | "abs" | "neg" | "div" | "rcp" | "sqrt" | "rsqrt"
+        | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "copysign" | "testp" | "rem" | "mul24" | "mad24" | "sad"
+        | "addc" | "subc" | "madc" => arithmetic(frame, opcode, operands),
+        "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "popc" | "clz" | "brev" | "bfind"
+        | "fns" | "bfe" | "bfi" | "bmsk" | "szext" | "dp4a" | "dp2a" => integer::lower(frame, opcode, operands),
         "setp" | "set" | "selp" | "slct" => compare::lower(frame, opcode, operands),
         "cvt" => convert::lower(frame, opcode, operands),
         "mov" | "cvta" | "prmt" | "isspacep" | "cvt_pack" => moves::lower(frame, opcode, operands),
@@ -348,11 +376,11 @@ fn lower(frame: &mut Frame, instruction: &Instruction, jumps: &mut Vec<(u32, Jum
         "atom" | "red" => atomic::lower(frame, opcode, operands),
         "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => warp::lower(frame, opcode, operands),
         "ldmatrix" | "mma" | "movmatrix" | "stmatrix" => tensor::lower(frame, opcode, operands),
-        "bra" | "brx" | "ret" => control::jump(frame, opcode, operands, &mut |jump| jumps.push((pc, jump, instruction.line))),
-        "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence" | "call" | "nanosleep" | "pmevent"
-        | "griddepcontrol" => {
-            control::lower(frame, opcode, operands)
+        "bra" | "brx" | "ret" => {
+            control::jump(frame, opcode, operands, &mut |jump| jumps.push((pc, jump, instruction.line)))
         }
+        "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence" | "call" | "nanosleep" | "pmevent"
+        | "griddepcontrol" => control::lower(frame, opcode, operands),
         _ => {
             opcode.drop(&[]);
             refuse(format!("unknown opcode {}", instruction.opcode))

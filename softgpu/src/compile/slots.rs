@@ -156,9 +156,19 @@ fn blocks(function: &Function) -> Vec<Block<'_>> {
         let mut next = Vec::new();
         let last = blocks[number].body.last();
         if let Some(last) = last.filter(|last| is_jump(last)) {
-            for name in last.operands.iter().filter_map(|operand| if let Operand::Name(name) = operand { Some(name) } else { None }) {
+            for name in last
+                .operands
+                .iter()
+                .filter_map(|operand| if let Operand::Name(name) = operand { Some(name) } else { None })
+            {
                 next.extend(labels.get(name.as_str()));
-                next.extend(tables.get(name.as_str()).iter().flat_map(|names| names.iter()).filter_map(|name| labels.get(name.as_str())));
+                next.extend(
+                    tables
+                        .get(name.as_str())
+                        .iter()
+                        .flat_map(|names| names.iter())
+                        .filter_map(|name| labels.get(name.as_str())),
+                );
             }
         }
         let falls_through = last.is_none_or(|last| !is_jump(last) || last.guard.is_some());

@@ -140,7 +140,8 @@ fn vote(f: &mut Frame, op: &mut Opcode, ops: &[Operand]) -> Result<Action, Refus
         core.all_present(&members, mask)?;
         let held = &mut core.warp.registers.predicates;
         let votes = held[p.predicate] ^ p.flip;
-        let found = groups(&members, mask).fold(0, |set, (lane, group)| set | (verdict(votes & group, group) as u32) << lane);
+        let found =
+            groups(&members, mask).fold(0, |set, (lane, group)| set | (verdict(votes & group, group) as u32) << lane);
         held[d] = held[d] & !mask | found & mask;
         Ok(())
     }))
@@ -167,7 +168,8 @@ fn matching_of<T: Value<Raw = T> + Raw>(f: &mut Frame, ops: &[Operand], all: boo
         let values = registers.view::<T>(a);
         let (mut out, mut agreed) = ([0; LANES], 0);
         for (lane, group) in groups(&members, mask) {
-            let same = lanes(group).filter(|&other| values[other] == values[lane]).fold(0, |set, other| set | 1 << other);
+            let same =
+                lanes(group).filter(|&other| values[other] == values[lane]).fold(0, |set, other| set | 1 << other);
             agreed |= ((same == group) as u32) << lane;
             out[lane] = if !all || same == group { same } else { 0 };
         }

@@ -26,7 +26,13 @@ pub type Bytes<const N: usize> = [[u8; N]; LANES];
 
 impl Core<'_> {
     /// Reads N bytes for each lane of the mask.
-    pub fn load<const N: usize>(&mut self, space: Where, mask: Mask, addresses: &[u64; LANES], strong: bool) -> Result<Bytes<N>, Box<Trouble>> {
+    pub fn load<const N: usize>(
+        &mut self,
+        space: Where,
+        mask: Mask,
+        addresses: &[u64; LANES],
+        strong: bool,
+    ) -> Result<Bytes<N>, Box<Trouble>> {
         let mut out = [[0u8; N]; LANES];
         match space {
             Where::Generic => {
@@ -38,7 +44,9 @@ impl Core<'_> {
             Where::Global | Where::Const => {
                 match space {
                     Where::Const => self.inside(mask, addresses, N)?,
-                    _ => self.touch_global(mask, addresses, N, if strong { Access::StrongLoad } else { Access::Load })?,
+                    _ => {
+                        self.touch_global(mask, addresses, N, if strong { Access::StrongLoad } else { Access::Load })?
+                    }
                 }
                 for lane in lanes(mask) {
                     // SAFETY: inside of a live allocation, which no one frees while a launch runs. Other cores
@@ -76,7 +84,14 @@ impl Core<'_> {
     }
 
     /// Writes N bytes for each lane of the mask; of lanes with one address, the highest wins.
-    pub fn store<const N: usize>(&mut self, space: Where, mask: Mask, addresses: &[u64; LANES], bytes: &Bytes<N>, strong: bool) -> Done {
+    pub fn store<const N: usize>(
+        &mut self,
+        space: Where,
+        mask: Mask,
+        addresses: &[u64; LANES],
+        bytes: &Bytes<N>,
+        strong: bool,
+    ) -> Done {
         match space {
             Where::Generic => {
                 for (space, part, addresses) in self.sorted(mask, addresses)? {
@@ -113,7 +128,11 @@ impl Core<'_> {
     }
 
     /// Generic addresses by space, as addresses of that space.
-    pub fn sorted(&self, mask: Mask, addresses: &[u64; LANES]) -> Result<Vec<(Where, Mask, [u64; LANES])>, Box<Trouble>> {
+    pub fn sorted(
+        &self,
+        mask: Mask,
+        addresses: &[u64; LANES],
+    ) -> Result<Vec<(Where, Mask, [u64; LANES])>, Box<Trouble>> {
         let mut parts: Vec<(Where, Mask, [u64; LANES])> = Vec::new();
         for lane in lanes(mask) {
             let space = match addresses[lane] & WINDOW {
@@ -171,7 +190,14 @@ impl Core<'_> {
 
     /// Copies to shared memory that land later: `bytes` each, of which the first `taken` of each lane come from
     /// global memory and the rest are zeros.
-    pub fn copy_async(&mut self, mask: Mask, to: &[u64; LANES], from: &[u64; LANES], bytes: usize, taken: &[u32; LANES]) -> Done {
+    pub fn copy_async(
+        &mut self,
+        mask: Mask,
+        to: &[u64; LANES],
+        from: &[u64; LANES],
+        bytes: usize,
+        taken: &[u32; LANES],
+    ) -> Done {
         let whole = lanes(mask).filter(|&lane| taken[lane] as usize == bytes).fold(0, |set, lane| set | 1u32 << lane);
         let partly = lanes(mask & !whole).filter(|&lane| taken[lane] > 0);
         let partly = partly.fold(0, |set, lane| set | 1u32 << lane);
@@ -243,7 +269,14 @@ pub type Update<'u> = &'u dyn Fn(usize, u64) -> u64;
 
 impl Core<'_> {
     /// Replaces `bytes` (2, 4 or 8) of each lane, one lane after another; the old values.
-    pub fn update(&mut self, space: Where, mask: Mask, addresses: &[u64; LANES], bytes: usize, f: Update) -> Result<[u64; LANES], Box<Trouble>> {
+    pub fn update(
+        &mut self,
+        space: Where,
+        mask: Mask,
+        addresses: &[u64; LANES],
+        bytes: usize,
+        f: Update,
+    ) -> Result<[u64; LANES], Box<Trouble>> {
         let mut old = [0; LANES];
         match space {
             Where::Generic => {
@@ -255,7 +288,8 @@ impl Core<'_> {
             Where::Global => {
                 self.touch_global(mask, addresses, bytes, Access::Atomic)?;
                 // SAFETY: inside of live allocations and aligned, both just checked.
-                lanes(mask).for_each(|lane| old[lane] = unsafe { update_global(addresses[lane], bytes, |old| f(lane, old)) });
+                lanes(mask)
+                    .for_each(|lane| old[lane] = unsafe { update_global(addresses[lane], bytes, |old| f(lane, old)) });
             }
             Where::Shared => {
                 self.shared_inside(mask, addresses, bytes)?;

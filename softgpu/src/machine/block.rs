@@ -338,7 +338,8 @@ impl<'l> Core<'l> {
     /// Where the trouble was.
     fn fault(&self, trouble: Trouble) -> Fault {
         // An endless loop is found between two instructions: after a branch, say.
-        let pc = if trouble.kind == InstructionLimit { self.warp.running().wrapping_add(1) } else { self.warp.running() };
+        let pc =
+            if trouble.kind == InstructionLimit { self.warp.running().wrapping_add(1) } else { self.warp.running() };
         let place = &self.code.places[pc as usize % self.code.places.len()];
         let [x, y, _] = self.job.block;
         let thread = trouble.lane.map(|lane| {

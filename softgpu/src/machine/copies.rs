@@ -45,7 +45,8 @@ impl Copies {
             }
             while left != 0 {
                 let group = self.committed[left.trailing_zeros() as usize];
-                let same = lanes(left).filter(|&lane| self.committed[lane] == group).fold(0, |set, lane| set | 1 << lane);
+                let same =
+                    lanes(left).filter(|&lane| self.committed[lane] == group).fold(0, |set, lane| set | 1 << lane);
                 left &= !same;
                 match left | stay {
                     0 => (batch.mask, batch.group) = (same, Some(group)),

@@ -1,6 +1,10 @@
 //! Global memory as a warp sees it: bounds, what was never written, races between blocks, sectors.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::{Relaxed, SeqCst}, fence};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
 
 use super::block::Core;
 use super::registers::{LANES, Mask, lanes};
@@ -122,7 +126,10 @@ impl Core<'_> {
             let old = reader.load(Relaxed);
             if old != want {
                 noted = true;
-                reader.store(if self.foreign(old, mine) { self.several() | old & INIT << BYTES_SHIFT } else { want }, Relaxed);
+                reader.store(
+                    if self.foreign(old, mine) { self.several() | old & INIT << BYTES_SHIFT } else { want },
+                    Relaxed,
+                );
             }
         }
         if noted && self.job.cores > 1 {
@@ -209,11 +216,20 @@ impl Core<'_> {
             }
             Place::Freed(range) => {
                 let offset = address - range.start;
-                fail(UseAfterFree, format!("{bytes} bytes at offset {offset} of an allocation of {} bytes that was freed", range.bytes))
+                fail(
+                    UseAfterFree,
+                    format!(
+                        "{bytes} bytes at offset {offset} of an allocation of {} bytes that was freed",
+                        range.bytes
+                    ),
+                )
             }
             Place::Nothing(Some(range)) => {
                 let past = address - range.end();
-                let detail = format!("{bytes} bytes, {past} bytes past the end of the nearest allocation below, of {} bytes", range.bytes);
+                let detail = format!(
+                    "{bytes} bytes, {past} bytes past the end of the nearest allocation below, of {} bytes",
+                    range.bytes
+                );
                 fail(OutOfBounds, detail)
             }
             Place::Nothing(None) => fail(OutOfBounds, format!("{bytes} bytes where nothing was allocated")),
@@ -233,7 +249,8 @@ impl Core<'_> {
         if let Some(Run { address, bytes }) = run {
             let sectors = address / 32..=(address + bytes - 1) / 32;
             traffic.sectors += sectors.end() - sectors.start() + 1;
-            traffic.distinct_sectors += sectors.map(|sector| memory.first_touch(sector * 32, store, launch) as u64).sum::<u64>();
+            traffic.distinct_sectors +=
+                sectors.map(|sector| memory.first_touch(sector * 32, store, launch) as u64).sum::<u64>();
             return;
         }
         let (mut seen, mut count, mut highest) = ([0u64; LANES], 0, 0);
@@ -393,7 +410,11 @@ impl Core<'_> {
 
     #[cold]
     fn race(&self, _other: usize, lane: usize, address: u64, what: &str) -> Done {
-        let detail = format!("block {} {what} in the same launch, with no order between them{}", self.number, self.inside_of(address));
+        let detail = format!(
+            "block {} {what} in the same launch, with no order between them{}",
+            self.number,
+            self.inside_of(address)
+        );
         trouble(GlobalRace, Some(lane), detail).map_err(|trouble| at(trouble, address))
     }
 

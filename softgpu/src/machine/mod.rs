@@ -78,9 +78,18 @@ pub enum ReductionKind {
 
 pub enum Action {
     Step(Step),
-    Branch { target: u32, rejoin: u32 },
-    Table { index: Slot, targets: Vec<u32>, rejoin: u32 },
-    Call { entry: u32 },
+    Branch {
+        target: u32,
+        rejoin: u32,
+    },
+    Table {
+        index: Slot,
+        targets: Vec<u32>,
+        rejoin: u32,
+    },
+    Call {
+        entry: u32,
+    },
     /// The end of a function: back to the caller, or the end of the thread.
     Leave,
     Exit,
@@ -127,7 +136,10 @@ pub struct Place {
 /// Registers that hold the same in all lanes, or depend on the thread alone: set before a warp starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Preset {
-    Bits { bits: u64, wide: bool },
+    Bits {
+        bits: u64,
+        wide: bool,
+    },
     ThreadIndex(usize),
     BlockIndex(usize),
     BlockSize(usize),

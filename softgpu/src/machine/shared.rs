@@ -278,7 +278,8 @@ impl Shared {
             0 => format!("lane {lane} of warp {warp}"),
             _ => format!("several threads (lane {lane} of warp {warp} last)"),
         };
-        let detail = format!("shared offset {}: this thread writes what {who} read, with no barrier between", access.offset);
+        let detail =
+            format!("shared offset {}: this thread writes what {who} read, with no barrier between", access.offset);
         trouble(SharedRace, Some(access.lane), detail)
     }
 

@@ -20,7 +20,13 @@ const DEEPEST_INLINED: usize = 16;
 /// # Errors
 /// The first line that is no PTX, or that names something unknown.
 pub fn parse(text: &str) -> Result<Source> {
-    let mut parser = Parser { scan: Scanner::new(text), source: Source::default(), names: HashMap::new(), loc: Rc::new([]), inlined: HashMap::new() };
+    let mut parser = Parser {
+        scan: Scanner::new(text),
+        source: Source::default(),
+        names: HashMap::new(),
+        loc: Rc::new([]),
+        inlined: HashMap::new(),
+    };
     parser.module()?;
     Ok(parser.source)
 }

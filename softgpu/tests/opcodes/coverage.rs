@@ -1,18 +1,21 @@
 //! Every opcode form in real PTX must have a test.
 //!
-//! Reads all `*.ptx` of SOFTGPU_PTX_DIR, and of target/softgpu-samples at the workspace's root if it is there.
+//! Compiles softgpu's samples and, where there are any, the workspace's kernels/*.cu; reads all `*.ptx` of
+//! SOFTGPU_PTX_DIR as well.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::nvcc;
+
 #[test]
 fn every_form_in_real_ptx_has_a_test() {
-    let files: Vec<PathBuf> = folders().iter().flat_map(|folder| ptx_files(folder)).collect();
-    if files.is_empty() {
-        println!("SKIPPED: no PTX (set SOFTGPU_PTX_DIR, or put some into target/softgpu-samples)");
-        return;
-    }
+    let folders = match folders() {
+        Ok(folders) => folders,
+        Err(reason) => return nvcc::skip(&reason),
+    };
+    let files: Vec<PathBuf> = folders.iter().flat_map(|folder| files(folder, "ptx")).collect();
     let mut missing = BTreeMap::new();
     for file in &files {
         let text = std::fs::read_to_string(file).unwrap();
@@ -21,23 +24,26 @@ fn every_form_in_real_ptx_has_a_test() {
         }
     }
     println!("{} files, {} forms with a test", files.len(), tested().len());
+    assert!(files.len() >= 5);
     let list: String = missing.iter().map(|(form, file)| format!("\n{form} ({})", file.display())).collect();
     assert!(missing.is_empty(), "{} forms have no test:{list}", missing.len());
 }
 
-fn folders() -> Vec<PathBuf> {
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/softgpu-samples");
-    let given = std::env::var_os("SOFTGPU_PTX_DIR").map(PathBuf::from);
-    if let Some(folder) = &given {
-        assert!(folder.is_dir(), "SOFTGPU_PTX_DIR is no folder: {}", folder.display());
+fn folders() -> Result<Vec<PathBuf>, String> {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels");
+    let mut folders: Vec<PathBuf> = std::env::var_os("SOFTGPU_PTX_DIR").map(PathBuf::from).into_iter().collect();
+    for sources in [nvcc::samples(), kernels] {
+        let names = files(&sources, "cu");
+        let names: Vec<&str> = names.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+        folders.push(nvcc::images(&sources, &names, "ptx")?);
     }
-    given.into_iter().chain([samples]).collect()
+    Ok(folders)
 }
 
-fn ptx_files(folder: &Path) -> Vec<PathBuf> {
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
     let paths = entries.map(|entry| entry.unwrap().path());
-    let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "ptx")).collect();
+    let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == extension)).collect();
     paths.sort();
     paths
 }

@@ -20,6 +20,8 @@ mod logic;
 mod memory;
 mod mma;
 mod numbers;
+#[path = "../common/nvcc.rs"]
+mod nvcc;
 mod warp;
 
 use harness::Form;
