@@ -245,7 +245,7 @@ impl Memory {
     /// Bytes that were never written stay so at their new place.
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), MemoryError> {
         let (source, target) = (self.inside(from, bytes)?, self.inside(to, bytes)?);
-        let unit = if (to | from | bytes as u64) % 4 == 0 { 4 } else { 1 };
+        let unit = if (to | from | bytes as u64).is_multiple_of(4) { 4 } else { 1 };
         let mask = if unit == 4 { INIT } else { 1 };
         let written: Vec<u32> = (from..from + bytes as u64).step_by(unit).map(|at| self.written(at) & mask).collect();
         // SAFETY: as in `write`; the ranges may overlap.
@@ -288,7 +288,7 @@ impl Memory {
     #[inline(always)]
     pub fn stamp_run(&self, address: u64, words: usize) -> (&[AtomicU32], &[AtomicU32]) {
         let offset = (address - self.base()) as usize;
-        debug_assert!(offset % 4 == 0 && (offset + 4 * words) as u64 <= self.data.bytes);
+        debug_assert!(offset.is_multiple_of(4) && (offset + 4 * words) as u64 <= self.data.bytes);
         let run = |arena: &Arena| {
             // SAFETY: as in `stamps`; a live allocation and so its shadow lie within the arena.
             unsafe { std::slice::from_raw_parts(arena.start.add(offset).cast::<AtomicU32>(), words) }

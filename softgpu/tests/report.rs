@@ -169,7 +169,7 @@ fn fault() -> Fault {
         kernel: "gemm".into(),
         ptx_line: 42,
         instruction: "ld.global.f32 %f1, [%rd1];".into(),
-        source: Some(("gemm.cu".into(), 7)),
+        source: vec![("gemm.cu".into(), 7)],
         block: [1, 0, 0],
         thread: Some([31, 0, 0]),
         address: Some(0x1000),

@@ -21,6 +21,9 @@ pub enum Where {
     Param,
 }
 
+/// Lanes whose addresses lie in one space, and the addresses there.
+type Part = (Where, Mask, [u64; LANES]);
+
 /// The bytes of each lane.
 pub type Bytes<const N: usize> = [[u8; N]; LANES];
 
@@ -128,12 +131,8 @@ impl Core<'_> {
     }
 
     /// Generic addresses by space, as addresses of that space.
-    pub fn sorted(
-        &self,
-        mask: Mask,
-        addresses: &[u64; LANES],
-    ) -> Result<Vec<(Where, Mask, [u64; LANES])>, Box<Trouble>> {
-        let mut parts: Vec<(Where, Mask, [u64; LANES])> = Vec::new();
+    pub fn sorted(&self, mask: Mask, addresses: &[u64; LANES]) -> Result<Vec<Part>, Box<Trouble>> {
+        let mut parts: Vec<Part> = Vec::new();
         for lane in lanes(mask) {
             let space = match addresses[lane] & WINDOW {
                 0 => Where::Global,
@@ -160,7 +159,7 @@ impl Core<'_> {
     /// Bounds and alignment of accesses to shared memory.
     pub fn shared_inside(&self, mask: Mask, offsets: &[u64; LANES], bytes: usize) -> Done {
         for lane in lanes(mask) {
-            if offsets[lane] % bytes as u64 != 0 {
+            if !offsets[lane].is_multiple_of(bytes as u64) {
                 let detail = format!("{bytes} bytes at shared offset {}", offsets[lane]);
                 return trouble(Misaligned, Some(lane), detail);
             }
@@ -179,7 +178,7 @@ impl Core<'_> {
 
     fn local_at(&self, lane: usize, offset: u64, bytes: usize) -> Result<usize, Box<Trouble>> {
         let size = self.code.local as u64;
-        if offset % bytes as u64 != 0 {
+        if !offset.is_multiple_of(bytes as u64) {
             return trouble(Misaligned, Some(lane), format!("{bytes} bytes at local offset {offset}"));
         }
         if offset.checked_add(bytes as u64).is_none_or(|end| end > size) {
@@ -227,7 +226,7 @@ impl Core<'_> {
 
     /// A source that is shorter than the copy, and need not be a power of two: checked in pieces.
     fn touch_partly(&mut self, lane: usize, from: u64, bytes: usize, taken: usize) -> Done {
-        if from % bytes as u64 != 0 {
+        if !from.is_multiple_of(bytes as u64) {
             return trouble(Misaligned, Some(lane), format!("cp.async of {bytes} bytes from {from:#x}"));
         }
         let mut at = 0;
@@ -250,7 +249,7 @@ pub fn count_wavefronts(counts: &mut Wavefronts, mask: Mask, offsets: &[u64; LAN
     let phases = (bytes / 4).max(1);
     let lanes_each = LANES / phases;
     let contiguous = (0..LANES).all(|lane| offsets[lane] == offsets[0].wrapping_add((lane * bytes) as u64));
-    if mask == u32::MAX && contiguous && offsets[0] % 4 == 0 {
+    if mask == u32::MAX && contiguous && offsets[0].is_multiple_of(4) {
         counts.wavefronts += phases as u64;
         counts.ideal += phases as u64;
         return;

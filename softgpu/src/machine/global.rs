@@ -108,7 +108,7 @@ impl Core<'_> {
     #[inline(always)]
     fn run_is_fine(&self, run: Run, access: Access) -> bool {
         let Some(mine) = self.block_stamp() else { return false };
-        if (run.address | run.bytes) % 4 != 0 {
+        if !(run.address | run.bytes).is_multiple_of(4) {
             return false;
         }
         let (writers, readers) = self.job.memory.stamp_run(run.address, run.bytes as usize / 4);
@@ -198,7 +198,7 @@ impl Core<'_> {
                 trouble
             })
         };
-        if address % bytes != 0 {
+        if !address.is_multiple_of(bytes) {
             return fail(Misaligned, format!("{bytes} bytes at an address that is no multiple of {bytes}"));
         }
         let inside = |range: Range| address >= range.start && address < range.end() && range.end() - address >= bytes;

@@ -47,7 +47,7 @@ pub fn run(job: &Job<'_>, code: &std::sync::Arc<Code>) -> (Counters, Option<Faul
 
 /// The core's counters, with the instructions by class.
 fn counted(core: &Core<'_>) -> Counters {
-    let mut counters = core.counts.clone();
+    let mut counters = core.counts;
     for (place, [warps, threads]) in core.code.places.iter().zip(&core.executed) {
         let Some(class) = class_of(&mut counters.instructions, place.class) else { continue };
         *class += warps;
