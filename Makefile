@@ -30,7 +30,8 @@ softgpu:
 # Plants bugs in softgpu's sample kernels, one at a time, and counts how many are caught: about a minute.
 mutants: softgpu
 	@NVCC=$$(scripts/nvcc.sh) && export NVCC && $(CARGO) build --release -p softgpu --example samples && \
-	$(CARGO) test --release -p softgpu --test mutants -- --ignored --nocapture
+	{ $(CARGO) test --release -p softgpu --test mutants -- --ignored --nocapture; echo $$? > target/mutants.rc; } \
+	2>&1 | tee target/mutants.log; grep '^caught' target/mutants.log; exit $$(cat target/mutants.rc)
 
 # 10,000 mutations of each kind of file and of PTX, 50 kill -9 during saves, 20 cuts of a training run, the largest document.
 soak: softgpu

@@ -457,16 +457,6 @@ pub const MUTANTS: &[Mutant] = &[
     for (int w = 0; w < warp; w++)",
         "    for (int w = 0; w < warp; w++)",
     ),
-    mutant(
-        "prefix_threads_leave_early",
-        "reduce.cu",
-        "prefix_sum",
-        "    int sum = i < count ? x[i] : 0;",
-        "    if (i >= count) {
-        return;
-    }
-    int sum = x[i];",
-    ),
     mutant("prefix_wrong_lane_publishes", "reduce.cu", "prefix_sum", "if (lane == 31) {", "if (lane == 30) {"),
     mutant("prefix_adds_to_lowest_lanes", "reduce.cu", "prefix_sum", "lane >= step ? before : 0", "before"),
     mutant(
