@@ -121,15 +121,14 @@ impl Core<'_> {
 
     #[inline(always)]
     fn run_load(&self, mine: u32, writers: &[AtomicU32], readers: &[AtomicU32]) -> bool {
-        let (want, mut noted) = (mine | INIT << BYTES_SHIFT, false);
+        let (want, several, mut noted) = (mine | INIT << BYTES_SHIFT, self.several(), false);
         for reader in readers {
             let old = reader.load(Relaxed);
-            if old != want {
+            let new = if self.foreign(old, mine) { several | old & INIT << BYTES_SHIFT } else { want };
+            // Not written again: another core may be reading the same.
+            if new != old {
+                reader.store(new, Relaxed);
                 noted = true;
-                reader.store(
-                    if self.foreign(old, mine) { self.several() | old & INIT << BYTES_SHIFT } else { want },
-                    Relaxed,
-                );
             }
         }
         if noted && self.job.cores > 1 {
