@@ -21,7 +21,9 @@ const ARCHES: &str = "80;90a";
 fn main() {
     // Directories: every file in them, the first one to appear too.
     ["build.rs", "build", "kernels"].iter().for_each(|path| println!("cargo::rerun-if-changed={path}"));
-    println!("cargo::rerun-if-env-changed=DOCRE_CUDA_ARCHES");
+    ["DOCRE_CUDA_ARCHES", "DOCRE_REQUIRE_CUDA_TESTS"]
+        .iter()
+        .for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
     nvcc::ASKED.iter().for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let (images, compiler) = build(&out).unwrap_or_else(|reason| (Vec::new(), reason));
@@ -39,7 +41,11 @@ fn build(out: &Path) -> Result<(Vec<nvcc::Image>, String), String> {
     let arches = env::var("DOCRE_CUDA_ARCHES").unwrap_or(ARCHES.into());
     let compiler = nvcc::Compiler::new(&nvcc, &version, &arches);
     let images = compiler.compile_all(&sources, out);
-    let images = images.inspect_err(|what| println!("cargo::warning=no GPU kernels: {what}"))?;
+    let required = env::var("DOCRE_REQUIRE_CUDA_TESTS").is_ok_and(|value| value == "1");
+    let images = images.inspect_err(|what| match required {
+        true => panic!("the GPU kernels do not compile: {what}"),
+        false => println!("cargo::warning=no GPU kernels: {what}"),
+    })?;
     Ok((images, format!("{} (release {version})", nvcc.display())))
 }
 

@@ -2,6 +2,7 @@
 
 use super::assets::{self, DEMO_DOCUMENTS, DEMO_MODEL};
 use super::setup::simd_name;
+use crate::device::cuda::gpu::{self, Gpu};
 use crate::device::cuda::{self, images};
 use crate::error::{Error, Result};
 use serde::Serialize;
@@ -50,9 +51,22 @@ struct Memory {
 #[derive(Serialize)]
 struct Cuda {
     driver: bool,
+    /// The newest CUDA version that the driver knows.
+    driver_cuda: Option<(i32, i32)>,
+    gpus: Vec<Found>,
     nvcc: &'static str,
     kernels: Vec<&'static str>,
     advice: String,
+}
+
+/// A GPU, and which of this build's images it runs.
+#[derive(Serialize)]
+struct Found {
+    #[serde(flatten)]
+    gpu: Gpu,
+    /// It is softgpu: a CUDA driver in software, for tests.
+    software: bool,
+    image: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -90,14 +104,32 @@ fn look() -> Findings {
 }
 
 fn look_at_cuda() -> Cuda {
-    let driver = cuda::driver_present();
     let kernels: Vec<&str> = images::IMAGES.iter().map(|(name, _)| *name).collect();
-    let advice = match (driver, kernels.is_empty()) {
-        (false, _) => "no CUDA driver (libcuda.so.1): docre computes on the CPU; for a GPU install NVIDIA's driver",
-        (true, true) => "a driver, but no kernels in this build: put nvcc on the PATH, or set NVCC, and build again",
-        (true, false) => "a driver and kernels",
+    let (driver_cuda, gpus, trouble) = match gpu::look() {
+        Ok((version, gpus)) => (Some(version), gpus, None),
+        Err(trouble) => (None, Vec::new(), Some(trouble)),
     };
-    Cuda { driver, nvcc: images::NVCC, kernels, advice: advice.into() }
+    let gpus: Vec<Found> = gpus.into_iter().map(found).collect();
+    let advice = match trouble {
+        Some(trouble) => format!("{trouble}: docre computes on the CPU; for a GPU install NVIDIA's driver"),
+        None => advice(&gpus, kernels.is_empty()).into(),
+    };
+    Cuda { driver: cuda::driver_present(), driver_cuda, gpus, nvcc: images::NVCC, kernels, advice }
+}
+
+fn found(gpu: Gpu) -> Found {
+    let mut arches: Vec<&str> = images::USAGE.iter().map(|usage| usage.arch).collect();
+    arches.dedup();
+    Found { software: gpu.is_software(), image: gpu.image(&arches), gpu }
+}
+
+fn advice(gpus: &[Found], no_kernels: bool) -> &'static str {
+    match gpus {
+        _ if no_kernels => "no GPU kernels in this build: docre computes on the CPU",
+        [first, ..] if first.image.is_none() => "this GPU is too old: compute capability 8.0 or newer is needed",
+        [first, ..] if first.software => "a CUDA driver in software: for tests, not for speed",
+        _ => "a driver, a GPU and kernels",
+    }
 }
 
 /// The first line `name : value` of a file under /proc.
@@ -143,6 +175,15 @@ impl fmt::Display for Findings {
         writeln!(f, "vectors    {} of {}", cpu.simd, or_none(&cpu.instructions))?;
         writeln!(f, "memory     {}, {} available", gib(memory.total_bytes), gib(memory.available_bytes))?;
         writeln!(f, "CUDA       {}", cuda.advice)?;
+        for Found { gpu, image, .. } in &cuda.gpus {
+            let (major, minor) = gpu.compute_capability;
+            let image = image.unwrap_or("none");
+            let memory = gib(Some(gpu.memory_bytes as u64));
+            writeln!(f, "GPU        {}, compute capability {major}.{minor}, {memory}, image: {image}", gpu.name)?;
+        }
+        if let Some((major, minor)) = cuda.driver_cuda {
+            writeln!(f, "driver     for CUDA {major}.{minor} (images of nvcc 13 need 13.0, driver 580 or newer)")?;
+        }
         writeln!(f, "kernels    {} (nvcc: {})", or_none(&cuda.kernels), cuda.nvcc)?;
         writeln!(f, "model      {}", shown(&demo.model))?;
         writeln!(f, "examples   {}", shown(&demo.documents))

@@ -1,5 +1,6 @@
 //! NVIDIA GPUs, through the driver that is loaded at run time.
 
+pub mod gpu;
 pub mod images;
 
 /// Whether the CUDA driver's library can be loaded. To be asked before anything else of cudarc:
