@@ -1,10 +1,10 @@
 //! Tensor cores: ldmatrix, movmatrix, mma.sync. PTX ISA, section "Warp Level Matrix Multiply-Accumulate Instructions".
 //!
 //! Fragment layouts are the manual's; lane = 4 group + member. Products of the short formats are exact in
-//! single precision; they are added to the accumulator in the order of k, each sum rounded. Real tensor
+//! single precision; they are added to the accumulator one after another, each sum rounded. Real tensor
 //! cores add in an order and a width of their own.
 
-use ::half::{bf16, f16};
+use ::half::f16;
 
 use super::frame::{Frame, step};
 use super::half::{high, join, low};
@@ -158,10 +158,10 @@ fn mma(f: &mut Frame, mut op: Opcode, ops: &[Operand]) -> Result<Lowered, Refusa
     let part = Parts { target, left, right, start };
     let action = match (d, a, b, c, k) {
         (Type::F32, Type::Bf16, Type::Bf16, Type::F32, 16) => {
-            part.singles::<16>(fragments, |bits| bf16::from_bits(bits as u16).to_f32())
+            part.singles::<16>(fragments, |bits| f32::from_bits(bits << 16))
         }
         (Type::F32, Type::Bf16, Type::Bf16, Type::F32, 8) => {
-            part.singles::<8>(fragments, |bits| bf16::from_bits(bits as u16).to_f32())
+            part.singles::<8>(fragments, |bits| f32::from_bits(bits << 16))
         }
         (Type::F32, Type::F16, Type::F16, Type::F32, 16) => {
             part.singles::<16>(fragments, |bits| f16::from_bits(bits as u16).to_f32())
@@ -192,10 +192,22 @@ struct Parts {
     start: Vec<Slot>,
 }
 
+/// Sums; the even columns of a row come first, as the registers have them.
 type Tile<T> = [[T; N]; M];
 
+/// Where a tile's row has the column.
+fn place(column: usize) -> usize {
+    column / 2 + column % 2 * 4
+}
+
+#[inline(always)]
+fn transposed(m: [[u32; 4]; 4]) -> [[u32; 4]; 4] {
+    let row = |i: usize| [m[0][i], m[1][i], m[2][i], m[3][i]];
+    [row(0), row(1), row(2), row(3)]
+}
+
 impl Parts {
-    /// Calls `put(row, k, bits)` for A and `put(k, column, bits)` for B.
+    /// Calls `left(row, k, bits)` for A and `right(k, place of the column, bits)` for B.
     #[inline(always)]
     fn gather(
         &self,
@@ -220,7 +232,8 @@ impl Parts {
             let values = core.warp.registers.view::<u32>(slot);
             for lane in 0..LANES {
                 for i in 0..f.packed {
-                    right(f.packed * (lane % 4) + i + number * 4 * f.packed, lane / 4, element(values[lane], i));
+                    let k = f.packed * (lane % 4) + i + number * 4 * f.packed;
+                    right(k, place(lane / 4), element(values[lane], i));
                 }
             }
         }
@@ -230,12 +243,11 @@ impl Parts {
     #[inline(always)]
     fn read_tile<T: Copy + Default>(&self, core: &Core, get: impl Fn(u32) -> T) -> Tile<T> {
         let mut tile = [[T::default(); N]; M];
-        for (rows, pair) in tile.chunks_exact_mut(8).zip(self.start.chunks_exact(2)) {
-            let registers = &core.warp.registers;
-            let (even, odd) = (registers.view::<u32>(pair[0]), registers.view::<u32>(pair[1]));
-            for (row, (even, odd)) in rows.iter_mut().zip(even.chunks_exact(4).zip(odd.chunks_exact(4))) {
+        for (number, &slot) in self.start.iter().enumerate() {
+            let values = core.warp.registers.view::<u32>(slot);
+            for (row, four) in tile[number / 2 * 8..].iter_mut().zip(values.chunks_exact(4)) {
                 for member in 0..4 {
-                    (row[2 * member], row[2 * member + 1]) = (get(even[member]), get(odd[member]));
+                    row[number % 2 * 4 + member] = get(four[member]);
                 }
             }
         }
@@ -248,31 +260,38 @@ impl Parts {
             let out = core.warp.registers.view_mut::<u32>(slot);
             for (row, four) in tile[number / 2 * 8..].iter().zip(out.chunks_exact_mut(4)) {
                 for member in 0..4 {
-                    four[member] = put(row[2 * member + number % 2]);
+                    four[member] = put(row[number % 2 * 4 + member]);
                 }
             }
         }
     }
 
-    /// Operands of 16 bits: a row's neighbours along k lie next to each other, four lanes hold eight.
+    /// Operands of 16 bits, two in a word. Along k, the lower halves of four lanes come first, then the upper
+    /// halves: A and B in the same order.
     #[inline(always)]
     fn gather_halves<const K: usize>(&self, core: &Core, get: impl Fn(u32) -> f32) -> ([[f32; K]; M], [[f32; N]; K]) {
         let (mut a, mut b) = ([[0f32; K]; M], [[0f32; N]; K]);
         for (number, &slot) in self.left.iter().enumerate() {
             let values = core.warp.registers.view::<u32>(slot);
-            for (group, four) in values.chunks_exact(4).enumerate() {
-                let row = &mut a[group + number % 2 * 8][number / 2 * 8..][..8];
-                for (pair, &bits) in row.chunks_exact_mut(2).zip(four) {
-                    (pair[0], pair[1]) = (get(bits & 0xFFFF), get(bits >> 16));
+            for (row, four) in a[number % 2 * 8..].iter_mut().zip(values.chunks_exact(4)) {
+                let row = &mut row[number / 2 * 8..][..8];
+                for member in 0..4 {
+                    row[member] = get(four[member] & 0xFFFF);
+                    row[4 + member] = get(four[member] >> 16);
                 }
             }
         }
         for (number, &slot) in self.right.iter().enumerate() {
             let values = core.warp.registers.view::<u32>(slot);
-            for (member, pair) in b[number * 8..][..8].chunks_exact_mut(2).enumerate() {
-                for column in 0..N {
-                    let bits = values[column * 4 + member];
-                    (pair[0][column], pair[1][column]) = (get(bits & 0xFFFF), get(bits >> 16));
+            let column = |column: usize| [0, 1, 2, 3].map(|member| values[column * 4 + member]);
+            let even = transposed([column(0), column(2), column(4), column(6)]);
+            let odd = transposed([column(1), column(3), column(5), column(7)]);
+            for member in 0..4 {
+                for place in 0..4 {
+                    let (even, odd) = (even[member][place], odd[member][place]);
+                    let (low, high) = (number * 8 + member, number * 8 + 4 + member);
+                    (b[low][place], b[low][4 + place]) = (get(even & 0xFFFF), get(odd & 0xFFFF));
+                    (b[high][place], b[high][4 + place]) = (get(even >> 16), get(odd >> 16));
                 }
             }
         }
@@ -307,15 +326,15 @@ impl Parts {
             for (number, &slot) in self.start.iter().enumerate() {
                 let values = core.warp.registers.view::<u32>(slot);
                 for lane in 0..LANES {
-                    let pair = [low(values[lane]), high(values[lane])].map(|bits| f16::from_bits(bits).to_f32());
-                    tile[lane / 4 + number * 8][2 * (lane % 4)..][..2].copy_from_slice(&pair);
+                    let row = &mut tile[lane / 4 + number * 8];
+                    (row[lane % 4], row[4 + lane % 4]) = (get(values[lane] & 0xFFFF), get(values[lane] >> 16));
                 }
             }
             multiply(&a, &b, &mut tile);
             let put = |x: f32| if x.is_nan() { super::half::NAN16 } else { f16::from_f32(x).to_bits() };
             for (number, &slot) in self.target.iter().enumerate() {
-                let row = |lane: usize| &tile[lane / 4 + number * 8][2 * (lane % 4)..];
-                let out = std::array::from_fn(|lane| join(put(row(lane)[0]), put(row(lane)[1])));
+                let row = |lane: usize| &tile[lane / 4 + number * 8];
+                let out = std::array::from_fn(|lane| join(put(row(lane)[lane % 4]), put(row(lane)[4 + lane % 4])));
                 core.warp.registers.write(slot, mask, &out);
             }
             Ok(())
