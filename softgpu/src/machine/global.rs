@@ -76,9 +76,9 @@ impl Core<'_> {
     #[inline]
     pub fn touch_global(&mut self, mask: Mask, addresses: &[u64; LANES], bytes: usize, access: Access) -> Done {
         self.inside(mask, addresses, bytes)?;
-        let run = contiguous(mask, addresses, bytes);
-        self.count_sectors(mask, addresses, bytes, access, run);
-        if !self.job.checks || run.is_some_and(|run| self.run_is_fine(run, access)) {
+        let runs = Runs::of(mask, addresses, bytes);
+        self.count_sectors(mask, addresses, bytes, access, &runs);
+        if !self.job.checks || self.runs_are_fine(&runs, access) {
             return Ok(());
         }
         match access {
@@ -103,24 +103,30 @@ impl Core<'_> {
         }
     }
 
-    /// Checks and notes plain accesses to whole words next to each other: most of what kernels do. False:
-    /// something is odd, lane by lane it will turn out what.
+    /// Checks and notes plain accesses to whole words: most of what kernels do. False: something is odd, lane by
+    /// lane it will turn out what.
     #[inline(always)]
-    fn run_is_fine(&self, run: Run, access: Access) -> bool {
+    fn runs_are_fine(&self, runs: &Runs, access: Access) -> bool {
         let Some(mine) = self.block_stamp() else { return false };
-        if !(run.address | run.bytes).is_multiple_of(4) {
-            return false;
-        }
-        let (writers, readers) = self.job.memory.stamp_run(run.address, run.bytes as usize / 4);
+        let whole = runs.list().iter().all(|run| (run.address | run.bytes).is_multiple_of(4));
+        let mut stamps = runs.list().iter().map(|run| self.job.memory.stamp_run(run.address, run.bytes as usize / 4));
         match access {
-            Access::Load => self.run_load(mine, writers, readers),
-            Access::Store => self.run_store(mine, writers, readers),
+            _ if !whole => false,
+            Access::Load => {
+                let noted = stamps.clone().fold(false, |noted, (_, readers)| self.note_readers(mine, readers) | noted);
+                if noted && self.job.cores > 1 {
+                    fence(SeqCst);
+                }
+                stamps.all(|(writers, _)| self.readable(mine, writers))
+            }
+            Access::Store => stamps.all(|(writers, readers)| self.run_store(mine, writers, readers)),
             _ => false,
         }
     }
 
+    /// Whether anything was noted that was not there.
     #[inline(always)]
-    fn run_load(&self, mine: u32, writers: &[AtomicU32], readers: &[AtomicU32]) -> bool {
+    fn note_readers(&self, mine: u32, readers: &[AtomicU32]) -> bool {
         let (want, several, mut noted) = (mine | INIT << BYTES_SHIFT, self.several(), false);
         for reader in readers {
             let old = reader.load(Relaxed);
@@ -131,16 +137,16 @@ impl Core<'_> {
                 noted = true;
             }
         }
-        if noted && self.job.cores > 1 {
-            fence(SeqCst);
-        }
-        // Other readers are nothing odd; other writers, or nobody, are.
-        let mut odd = false;
-        for writer in writers {
+        noted
+    }
+
+    /// All is written, and not by another block of this launch.
+    #[inline(always)]
+    fn readable(&self, mine: u32, writers: &[AtomicU32]) -> bool {
+        writers.iter().fold(true, |fine, writer| {
             let stamp = writer.load(Relaxed);
-            odd |= stamp & INIT != INIT || self.foreign(stamp, mine);
-        }
-        !odd
+            fine & (stamp & INIT == INIT) & !self.foreign(stamp, mine)
+        })
     }
 
     #[inline(always)]
@@ -235,7 +241,7 @@ impl Core<'_> {
         }
     }
 
-    fn count_sectors(&mut self, mask: Mask, addresses: &[u64; LANES], bytes: usize, access: Access, run: Option<Run>) {
+    fn count_sectors(&mut self, mask: Mask, addresses: &[u64; LANES], bytes: usize, access: Access, runs: &Runs) {
         let (launch, memory) = (self.job.launch, self.job.memory);
         let traffic: &mut Traffic = match access {
             Access::Load | Access::StrongLoad => &mut self.counts.global_load,
@@ -245,11 +251,13 @@ impl Core<'_> {
         traffic.requests += 1;
         traffic.bytes += mask.count_ones() as u64 * bytes as u64;
         let store = !matches!(access, Access::Load | Access::StrongLoad);
-        if let Some(Run { address, bytes }) = run {
-            let sectors = address / 32..=(address + bytes - 1) / 32;
-            traffic.sectors += sectors.end() - sectors.start() + 1;
-            traffic.distinct_sectors +=
-                sectors.map(|sector| memory.first_touch(sector * 32, store, launch) as u64).sum::<u64>();
+        if runs.apart() {
+            for Run { address, bytes } in runs.list() {
+                let sectors = address / 32..=(address + bytes - 1) / 32;
+                traffic.sectors += sectors.end() - sectors.start() + 1;
+                let first = sectors.map(|sector| memory.first_touch(sector * 32, store, launch) as u64);
+                traffic.distinct_sectors += first.sum::<u64>();
+            }
             return;
         }
         let (mut seen, mut count, mut highest) = ([0u64; LANES], 0, 0);
@@ -437,26 +445,46 @@ fn at(mut trouble: Box<super::Trouble>, address: u64) -> Box<super::Trouble> {
 }
 
 /// Bytes next to each other.
-#[derive(Clone, Copy)]
-pub struct Run {
+#[derive(Clone, Copy, Default)]
+struct Run {
     address: u64,
     bytes: u64,
 }
 
-/// The accesses of neighbouring lanes that lie next to each other, or all at one address.
-#[inline(always)]
-fn contiguous(mask: Mask, addresses: &[u64; LANES], bytes: usize) -> Option<Run> {
-    let (first, count) = (mask.trailing_zeros() as usize, mask.count_ones() as usize);
-    if (mask >> first).trailing_ones() as usize != count {
-        return None;
+/// What the lanes of an access touch; neighbours that lie next to each other, or at one address, are one run.
+struct Runs {
+    runs: [Run; LANES],
+    count: usize,
+}
+
+impl Runs {
+    #[inline(always)]
+    fn of(mask: Mask, addresses: &[u64; LANES], bytes: usize) -> Runs {
+        let bytes = bytes as u64;
+        let mut runs = Runs { runs: [Run::default(); LANES], count: 0 };
+        for lane in lanes(mask) {
+            let address = addresses[lane];
+            match runs.runs[..runs.count].last_mut() {
+                Some(last) if address == last.address + last.bytes => last.bytes += bytes,
+                Some(last) if address == last.address + last.bytes - bytes => {}
+                _ => {
+                    runs.runs[runs.count] = Run { address, bytes };
+                    runs.count += 1;
+                }
+            }
+        }
+        runs
     }
-    let (start, bytes) = (addresses[first], bytes as u64);
-    let stride = if count > 1 { addresses[first + 1].wrapping_sub(start) } else { bytes };
-    let mut fits = stride == bytes || stride == 0;
-    for (i, &address) in addresses[first..first + count].iter().enumerate() {
-        fits &= address == start.wrapping_add(i as u64 * stride);
+
+    #[inline(always)]
+    fn list(&self) -> &[Run] {
+        &self.runs[..self.count]
     }
-    fits.then_some(Run { address: start, bytes: if stride == 0 { bytes } else { bytes * count as u64 } })
+
+    /// No two runs share a sector, because each begins in a later one than that where the run before ends.
+    fn apart(&self) -> bool {
+        self.list().windows(2).all(|pair| (pair[0].address + pair[0].bytes - 1) / 32 < pair[1].address / 32)
+    }
 }
 
 /// The groups of 4 bytes of an access, and which of their bytes it covers.
