@@ -217,8 +217,16 @@ impl Core<'_> {
             self.shared.note_write(warp, lane, at, bytes, Write::Pending)?;
             let target = &mut self.shared.bytes[at..at + bytes];
             // SAFETY: `taken` bytes were found inside of a live allocation.
-            unsafe { std::ptr::copy_nonoverlapping(from[lane] as *const u8, target.as_mut_ptr(), taken) };
-            target[taken..].fill(0);
+            unsafe {
+                match taken {
+                    16 => target[..16].copy_from_slice(&(from[lane] as *const [u8; 16]).read_volatile()), // no call
+                    0 => {}
+                    _ => std::ptr::copy_nonoverlapping(from[lane] as *const u8, target.as_mut_ptr(), taken),
+                }
+            }
+            if taken < bytes {
+                target[taken..].fill(0);
+            }
         }
         self.warp.copies.issue(mask, to.map(|offset| offset as u32), bytes as u32);
         Ok(())

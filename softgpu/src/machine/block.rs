@@ -322,9 +322,7 @@ impl<'l> Core<'l> {
         counts.bytes += 128 * matrices as u64;
         counts.ideal += matrices as u64;
         for rows in offsets.chunks_exact(8).take(matrices) {
-            // Rows on 8 different groups of 4 banks need one pass.
-            let groups = rows.iter().fold(0u32, |set, row| set | 1 << (row >> 4 & 7));
-            counts.wavefronts += if groups == 0xFF { 1 } else { super::shared::passes(rows.iter().copied(), 4) };
+            counts.wavefronts += super::shared::passes(rows.iter().copied(), 4);
         }
         let mut out = [[0; 16]; 32];
         for lane in lanes(mask) {

@@ -168,7 +168,7 @@ impl Registers {
 }
 
 /// The lanes of a mask, lowest first.
-pub fn lanes(mask: Mask) -> impl Iterator<Item = usize> {
+pub fn lanes(mask: Mask) -> impl Iterator<Item = usize> + Clone {
     let mut left = mask;
     std::iter::from_fn(move || {
         (left != 0).then(|| {
