@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 const PAGE: u64 = 4096;
 /// The largest range asked of the system; halved until it agrees.
 const RESERVE: u64 = 1 << 40;
+/// Freed ranges that are remembered, to recognise a use after free.
+const MOST_FREED: usize = 1 << 16;
 
 /// Which bytes of the 4 hold anything: the lowest bits of a writer's stamp.
 pub const INIT: u32 = 0xF;
@@ -186,12 +188,12 @@ impl Memory {
         let bytes = table.live.remove(&start).ok_or(MemoryError::Invalid)?;
         table.used -= bytes;
         table.freed.insert(start, bytes);
+        while table.freed.len() > MOST_FREED {
+            table.freed.pop_first(); // the oldest, as a rule: addresses grow
+        }
         let end = (start + bytes).next_multiple_of(PAGE);
         for arena in [&self.data, &self.writers, &self.readers] {
             arena.clear(start, end);
-        }
-        for arena in [&self.loaded, &self.stored] {
-            arena.clear(start / 32, end / 32);
         }
         Ok(())
     }

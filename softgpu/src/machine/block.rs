@@ -8,6 +8,7 @@ use super::shared::Shared;
 use super::warp::{State, Warp};
 use super::{Action, Code, Done, LaneMask, Preset, Trouble, trouble};
 use crate::FaultKind::{DivergentCollective, InstructionLimit, Unsupported};
+use crate::memory::Range;
 use crate::{Counters, Fault, Memory};
 
 /// What all blocks of a launch have in common.
@@ -47,6 +48,8 @@ pub struct Core<'l> {
     pub counts: Counters,
     /// Executions of each instruction, of warps and of threads.
     pub executed: Vec<[u64; 2]>,
+    /// The allocations that were touched last; no kernel frees any.
+    pub near: [Range; 4],
     random: u64,
     clock: u32,
 }
@@ -67,6 +70,7 @@ impl<'l> Core<'l> {
             counts: Counters::default(),
             executed: vec![[0; 2]; code.instructions.len()],
             code,
+            near: [Range { start: 0, bytes: 0 }; 4],
             random: 0,
             clock: 0,
         }

@@ -187,9 +187,8 @@ impl Core<'_> {
                 bits |= addresses[lane];
             }
         }
-        let near = self.warp.near;
-        let fits = |near: Range| low >= near.start && high < near.end() && near.end() - high >= bytes as u64;
-        if bits & (bytes as u64 - 1) == 0 && fits(near) {
+        let fits = |near: &Range| low >= near.start && high < near.end() && near.end() - high >= bytes as u64;
+        if bits & (bytes as u64 - 1) == 0 && self.near.iter().any(fits) {
             return Ok(());
         }
         lanes(mask).try_for_each(|lane| self.lane_inside(lane, addresses[lane], bytes as u64))
@@ -207,12 +206,13 @@ impl Core<'_> {
             return fail(Misaligned, format!("{bytes} bytes at an address that is no multiple of {bytes}"));
         }
         let inside = |range: Range| address >= range.start && address < range.end() && range.end() - address >= bytes;
-        if inside(self.warp.near) {
+        if self.near.iter().any(|&range| inside(range)) {
             return Ok(());
         }
         match self.job.memory.place(address) {
             Place::Live(range) if inside(range) => {
-                self.warp.near = range;
+                self.near.rotate_right(1);
+                self.near[0] = range;
                 Ok(())
             }
             Place::Live(range) => {

@@ -3,7 +3,6 @@
 use super::copies::Copies;
 use super::registers::{Mask, Registers, lanes};
 use super::{Guard, NOWHERE};
-use crate::memory::Range;
 
 /// Lanes that are somewhere together.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +29,6 @@ pub struct Warp {
     pub state: State,
     pub local: Vec<u8>,
     pub copies: Copies,
-    /// The allocation that was touched last.
-    pub near: Range,
     /// The entry that runs is kept apart from those below it.
     top: Entry,
     below: Vec<Entry>,
@@ -46,7 +43,6 @@ impl Warp {
             state: State::Ended,
             local: vec![0xFF; local * super::LANES],
             copies: Copies::default(),
-            near: Range { start: 0, bytes: 0 },
             top: Entry { pc: 0, mask: 0, rejoin: NOWHERE },
             below: Vec::new(),
         }
