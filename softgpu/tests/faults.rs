@@ -27,6 +27,7 @@ const HEAD: &str = "
 .version 8.0
 .target sm_80
 .address_size 64
+.func leave_or_meet() { .reg .pred %p; .reg .b32 %t; mov.u32 %t, %tid.x; setp.lt.u32 %p, %t, 2; @%p bra M; exit; M: bar.sync 0; ret; }
 .visible .entry k(.param .u64 data, .param .u64 raw) {
 .reg .pred %p<8>; .reg .b16 %h<8>; .reg .b32 %r<32>; .reg .b64 %d<32>; .reg .b32 %t, %b, %at; .reg .b64 %data, %raw, %mine;
 .shared .align 16 .b8 area[1024];
@@ -203,6 +204,45 @@ const WARPS: &[Case] = &[
         64,
         Some(Deadlock),
         "setp.gt.u32 %p4, %t, 31; @%p4 bar.sync 1, 64; @!%p4 bar.sync 2, 64;",
+    ),
+    case(
+        "a barrier after some have left, by a branch and with work of their own",
+        1,
+        64,
+        None,
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; ret; L1: bar.sync 0;",
+    ),
+    case(
+        "they leave from three places, one of them in a function",
+        1,
+        64,
+        None,
+        "setp.lt.u32 %p4, %t, 8; setp.lt.u32 %p5, %t, 4; @%p2 bra L1; st.global.u32 [%mine], %r1; ret;
+         L1: @%p4 bra L2; st.global.u32 [%mine], %r1; setp.eq.u32 %p6, %t, 9; @%p6 exit; bra L3;
+         L2: @%p5 bra L4; bra L5; L5: exit;
+         L4: call leave_or_meet; shfl.sync.idx.b32 %r2, %r1, 0, 31, -1; bar.sync 0; ret;
+         L3: st.global.u32 [%mine], %r1; ret;",
+    ),
+    case(
+        "they do not leave but come to another barrier",
+        1,
+        32,
+        Some(DivergentBarrier),
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; bar.sync 0; bra L2; L1: bar.sync 0; L2:",
+    ),
+    case(
+        "they wait where the two ways meet",
+        1,
+        32,
+        Some(DivergentBarrier),
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; bra L2; L1: bar.sync 0; L2: add.s32 %r2, %r1, 1;",
+    ),
+    case(
+        "a shuffle that names those who have left by a branch",
+        1,
+        32,
+        None,
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; ret; L1: shfl.sync.idx.b32 %r2, %r1, 0, 31, -1;",
     ),
     case("an endless loop", 1, 32, Some(InstructionLimit), "L1: bra L1;"),
     case(
