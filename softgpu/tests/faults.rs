@@ -122,6 +122,30 @@ const SHARED: &[Case] = &[
     case("a neighbour's, without", 1, 64, Some(SharedRace), "st.shared.u32 [%at], %r1; xor.b32 %r2, %at, 128; bar.warp.sync -1; mov.u32 %r4, 0; st.shared.u32 [%r2], %r4;"),
     case("a lane's, after bar.warp.sync", 1, 32, None, "st.shared.u32 [%at], %r1; bar.warp.sync -1; xor.b32 %r2, %at, 4; ld.shared.u32 %r3, [%r2];"),
     case("a lane's, without", 1, 32, Some(SharedRace), "st.shared.u32 [%at], %r1; xor.b32 %r2, %at, 4; ld.shared.u32 %r3, [%r2];"),
+    case(
+        "all read, and after bar.warp.sync one reads and overwrites",
+        1,
+        32,
+        None,
+        "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 1; bar.warp.sync -1; ld.shared.u32 %r3, [%r2]; bar.warp.sync -1;
+         @%p1 ld.shared.u32 %r3, [%r2]; @%p1 st.shared.u32 [%r2], %r1;",
+    ),
+    case(
+        "all of two warps read, and after a barrier of the two one reads and overwrites",
+        1,
+        96,
+        None,
+        "setp.gt.u32 %p4, %t, 63; mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 1; bar.sync 0; @%p4 ret;
+         ld.shared.u32 %r3, [%r2]; bar.sync 1, 64; @%p1 ld.shared.u32 %r3, [%r2]; @%p1 st.shared.u32 [%r2], 7;",
+    ),
+    case(
+        "two warps read, and one of them overwrites after bar.warp.sync",
+        1,
+        64,
+        Some(SharedRace),
+        "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 1; bar.sync 0; ld.shared.u32 %r3, [%r2]; bar.warp.sync -1;
+         @%p1 ld.shared.u32 %r3, [%r2]; setp.eq.u32 %p4, %t, 40; @%p4 st.shared.u32 [%r2], 3; @%p1 st.shared.u32 [%r2], %r1;",
+    ),
     case("all write the same", 1, 64, None, "mov.u32 %r2, area; mov.u32 %r3, 5; st.shared.u32 [%r2], %r3;"),
     case("all write something", 1, 64, Some(SharedRace), "mov.u32 %r2, area; st.shared.u32 [%r2], %t;"),
     case(

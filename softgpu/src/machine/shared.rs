@@ -156,13 +156,15 @@ impl Shared {
         if !earlier || (read ^ mine) >> THREAD == 0 {
             return mine | mask;
         }
-        let same_warp = thread_of(read).0 == thread_of(mine).0;
-        let same_lane = (read ^ mine) & THREADS == 0;
-        let kept = read & (SEVERAL_LANES | SEVERAL_WARPS);
-        let several = match (same_warp, same_lane) {
-            (false, _) => SEVERAL_WARPS,
-            (true, false) => SEVERAL_LANES,
-            (true, true) => 0,
+        let (other, warp) = (thread_of(read).0 as usize, thread_of(mine).0 as usize);
+        let epoch = read >> EPOCH;
+        // Readers that lie before this one are before whatever comes after this one; not all of several warps do.
+        let before = if other == warp { epoch < self.epoch[warp] } else { epoch <= self.seen[warp][other] };
+        let kept = read & if before { SEVERAL_WARPS } else { SEVERAL_LANES | SEVERAL_WARPS };
+        let several = match (before, other == warp, (read ^ mine) & THREADS == 0) {
+            (true, ..) | (false, true, true) => 0,
+            (false, false, _) => SEVERAL_WARPS,
+            (false, true, false) => SEVERAL_LANES,
         };
         mine | kept | several | mask
     }
