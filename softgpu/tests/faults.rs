@@ -146,6 +146,11 @@ const SHARED: &[Case] = &[
         "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 1; bar.sync 0; ld.shared.u32 %r3, [%r2]; bar.warp.sync -1;
          @%p1 ld.shared.u32 %r3, [%r2]; setp.eq.u32 %p4, %t, 40; @%p4 st.shared.u32 [%r2], 3; @%p1 st.shared.u32 [%r2], %r1;",
     ),
+    case("atomics, then a plain read", 1, 64, Some(SharedRace), "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; atom.shared.add.u32 %r3, [%r2], 1; @%p1 ld.shared.u32 %r4, [%r2];"),
+    case("atomics, then a plain read of a later thread", 1, 64, Some(SharedRace), "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; setp.gt.u32 %p4, %t, 31; @!%p4 red.shared.add.u32 [%r2], 1; @%p4 ld.shared.u32 %r4, [%r2]; @!%p4 ld.shared.u32 %r4, [%r2];"),
+    case("atomics, then a plain write", 1, 64, Some(SharedRace), "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; red.shared.add.u32 [%r2], 1; @%p1 st.shared.u32 [%r2], 0;"),
+    case("atomics, a barrier, a plain read", 1, 64, None, "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; red.shared.add.u32 [%r2], 1; bar.sync 0; ld.shared.u32 %r4, [%r2]; bar.sync 0; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; red.shared.add.u32 [%r2], 1;"),
+    case("a thread's own atomic, then its read", 1, 64, None, "st.shared.u32 [%at], 0; atom.shared.add.u32 %r3, [%at], 1; ld.shared.u32 %r4, [%at]; st.shared.u32 [%at], 0;"),
     case("all write the same", 1, 64, None, "mov.u32 %r2, area; mov.u32 %r3, 5; st.shared.u32 [%r2], %r3;"),
     case("all write something", 1, 64, Some(SharedRace), "mov.u32 %r2, area; st.shared.u32 [%r2], %t;"),
     case(

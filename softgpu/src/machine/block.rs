@@ -343,7 +343,7 @@ impl<'l> Core<'l> {
         let mut out = [[0; 16]; 32];
         for lane in lanes(mask) {
             let at = offsets[lane] as usize;
-            self.shared.note_read(self.warp.index, lane, at, 16)?;
+            self.shared.note_read(self.warp.index, lane, at, 16, false)?;
             out[lane].copy_from_slice(&self.shared.bytes[at..at + 16]);
         }
         Ok(out)
