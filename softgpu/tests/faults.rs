@@ -27,6 +27,7 @@ const HEAD: &str = "
 .version 8.0
 .target sm_80
 .address_size 64
+.func leave_or_meet() { .reg .pred %p; .reg .b32 %t; mov.u32 %t, %tid.x; setp.lt.u32 %p, %t, 2; @%p bra M; exit; M: bar.sync 0; ret; }
 .visible .entry k(.param .u64 data, .param .u64 raw) {
 .reg .pred %p<8>; .reg .b16 %h<8>; .reg .b32 %r<32>; .reg .b64 %d<32>; .reg .b32 %t, %b, %at; .reg .b64 %data, %raw, %mine;
 .shared .align 16 .b8 area[1024];
@@ -121,6 +122,35 @@ const SHARED: &[Case] = &[
     case("a neighbour's, without", 1, 64, Some(SharedRace), "st.shared.u32 [%at], %r1; xor.b32 %r2, %at, 128; bar.warp.sync -1; mov.u32 %r4, 0; st.shared.u32 [%r2], %r4;"),
     case("a lane's, after bar.warp.sync", 1, 32, None, "st.shared.u32 [%at], %r1; bar.warp.sync -1; xor.b32 %r2, %at, 4; ld.shared.u32 %r3, [%r2];"),
     case("a lane's, without", 1, 32, Some(SharedRace), "st.shared.u32 [%at], %r1; xor.b32 %r2, %at, 4; ld.shared.u32 %r3, [%r2];"),
+    case(
+        "all read, and after bar.warp.sync one reads and overwrites",
+        1,
+        32,
+        None,
+        "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 1; bar.warp.sync -1; ld.shared.u32 %r3, [%r2]; bar.warp.sync -1;
+         @%p1 ld.shared.u32 %r3, [%r2]; @%p1 st.shared.u32 [%r2], %r1;",
+    ),
+    case(
+        "all of two warps read, and after a barrier of the two one reads and overwrites",
+        1,
+        96,
+        None,
+        "setp.gt.u32 %p4, %t, 63; mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 1; bar.sync 0; @%p4 ret;
+         ld.shared.u32 %r3, [%r2]; bar.sync 1, 64; @%p1 ld.shared.u32 %r3, [%r2]; @%p1 st.shared.u32 [%r2], 7;",
+    ),
+    case(
+        "two warps read, and one of them overwrites after bar.warp.sync",
+        1,
+        64,
+        Some(SharedRace),
+        "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 1; bar.sync 0; ld.shared.u32 %r3, [%r2]; bar.warp.sync -1;
+         @%p1 ld.shared.u32 %r3, [%r2]; setp.eq.u32 %p4, %t, 40; @%p4 st.shared.u32 [%r2], 3; @%p1 st.shared.u32 [%r2], %r1;",
+    ),
+    case("atomics, then a plain read", 1, 64, Some(SharedRace), "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; atom.shared.add.u32 %r3, [%r2], 1; @%p1 ld.shared.u32 %r4, [%r2];"),
+    case("atomics, then a plain read of a later thread", 1, 64, Some(SharedRace), "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; setp.gt.u32 %p4, %t, 31; @!%p4 red.shared.add.u32 [%r2], 1; @%p4 ld.shared.u32 %r4, [%r2]; @!%p4 ld.shared.u32 %r4, [%r2];"),
+    case("atomics, then a plain write", 1, 64, Some(SharedRace), "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; red.shared.add.u32 [%r2], 1; @%p1 st.shared.u32 [%r2], 0;"),
+    case("atomics, a barrier, a plain read", 1, 64, None, "mov.u32 %r2, area; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; red.shared.add.u32 [%r2], 1; bar.sync 0; ld.shared.u32 %r4, [%r2]; bar.sync 0; @%p1 st.shared.u32 [%r2], 0; bar.sync 0; red.shared.add.u32 [%r2], 1;"),
+    case("a thread's own atomic, then its read", 1, 64, None, "st.shared.u32 [%at], 0; atom.shared.add.u32 %r3, [%at], 1; ld.shared.u32 %r4, [%at]; st.shared.u32 [%at], 0;"),
     case("all write the same", 1, 64, None, "mov.u32 %r2, area; mov.u32 %r3, 5; st.shared.u32 [%r2], %r3;"),
     case("all write something", 1, 64, Some(SharedRace), "mov.u32 %r2, area; st.shared.u32 [%r2], %t;"),
     case(
@@ -203,6 +233,45 @@ const WARPS: &[Case] = &[
         64,
         Some(Deadlock),
         "setp.gt.u32 %p4, %t, 31; @%p4 bar.sync 1, 64; @!%p4 bar.sync 2, 64;",
+    ),
+    case(
+        "a barrier after some have left, by a branch and with work of their own",
+        1,
+        64,
+        None,
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; ret; L1: bar.sync 0;",
+    ),
+    case(
+        "they leave from three places, one of them in a function",
+        1,
+        64,
+        None,
+        "setp.lt.u32 %p4, %t, 8; setp.lt.u32 %p5, %t, 4; @%p2 bra L1; st.global.u32 [%mine], %r1; ret;
+         L1: @%p4 bra L2; st.global.u32 [%mine], %r1; setp.eq.u32 %p6, %t, 9; @%p6 exit; bra L3;
+         L2: @%p5 bra L4; bra L5; L5: exit;
+         L4: call leave_or_meet; shfl.sync.idx.b32 %r2, %r1, 0, 31, -1; bar.sync 0; ret;
+         L3: st.global.u32 [%mine], %r1; ret;",
+    ),
+    case(
+        "they do not leave but come to another barrier",
+        1,
+        32,
+        Some(DivergentBarrier),
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; bar.sync 0; bra L2; L1: bar.sync 0; L2:",
+    ),
+    case(
+        "they wait where the two ways meet",
+        1,
+        32,
+        Some(DivergentBarrier),
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; bra L2; L1: bar.sync 0; L2: add.s32 %r2, %r1, 1;",
+    ),
+    case(
+        "a shuffle that names those who have left by a branch",
+        1,
+        32,
+        None,
+        "@%p2 bra L1; st.global.u32 [%mine], %r1; ret; L1: shfl.sync.idx.b32 %r2, %r1, 0, 31, -1;",
     ),
     case("an endless loop", 1, 32, Some(InstructionLimit), "L1: bra L1;"),
     case(

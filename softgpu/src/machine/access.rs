@@ -62,7 +62,7 @@ impl Core<'_> {
                 let warp = self.warp.index;
                 for lane in lanes(mask) {
                     let at = addresses[lane] as usize;
-                    self.shared.note_read(warp, lane, at, N)?;
+                    self.shared.note_read(warp, lane, at, N, strong)?;
                     out[lane].copy_from_slice(&self.shared.bytes[at..at + N]);
                 }
             }
@@ -114,7 +114,8 @@ impl Core<'_> {
                 for lane in lanes(mask) {
                     let at = addresses[lane] as usize;
                     let same = self.shared.bytes[at..at + N] == bytes[lane];
-                    self.shared.note_write(warp, lane, at, N, if same { Write::Same } else { Write::Plain })?;
+                    let kind = if same { Write::Same } else { Write::Plain };
+                    self.shared.note_write(warp, lane, at, N, kind, strong)?;
                     self.shared.bytes[at..at + N].copy_from_slice(&bytes[lane]);
                 }
             }
@@ -214,7 +215,7 @@ impl Core<'_> {
         let warp = self.warp.index;
         for lane in lanes(mask) {
             let (at, taken) = (to[lane] as usize, taken[lane] as usize);
-            self.shared.note_write(warp, lane, at, bytes, Write::Pending)?;
+            self.shared.note_write(warp, lane, at, bytes, Write::Pending, false)?;
             let target = &mut self.shared.bytes[at..at + bytes];
             // SAFETY: `taken` bytes were found inside of a live allocation.
             unsafe {

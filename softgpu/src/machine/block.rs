@@ -7,7 +7,7 @@ use super::registers::{FULL, Mask, lanes};
 use super::shared::Shared;
 use super::warp::{State, Warp};
 use super::{Action, Code, Done, LaneMask, Preset, Trouble, trouble};
-use crate::FaultKind::{DivergentCollective, InstructionLimit, Unsupported};
+use crate::FaultKind::{DivergentBarrier, DivergentCollective, InstructionLimit, Unsupported};
 use crate::memory::Range;
 use crate::{Counters, Fault, Memory};
 
@@ -207,16 +207,30 @@ impl<'l> Core<'l> {
             let executed = &mut self.executed[pc as usize];
             executed[0] += 1;
             executed[1] += mask.count_ones() as u64;
-            match &ins.action {
-                Action::Step(step) => step(self, mask)?,
-                other => {
-                    if !self.control(other, mask)? {
-                        break;
-                    }
-                }
+            let result = match &ins.action {
+                Action::Step(step) => step(self, mask).map(|()| true),
+                other => self.control(other, mask),
+            };
+            match result {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(trouble) => self.let_others_go_first(trouble, pc, mask)?,
             }
         }
         Ok(done)
+    }
+
+    /// Lanes that are missing at a barrier or a collective may be about to exit: after a branch that the others did
+    /// not take. Nothing but this instruction's count has changed yet.
+    #[cold]
+    fn let_others_go_first(&mut self, trouble: Box<Trouble>, pc: u32, mask: Mask) -> Done {
+        if !matches!(trouble.kind, DivergentBarrier | DivergentCollective) || !self.warp.step_aside() {
+            return Err(trouble);
+        }
+        let executed = &mut self.executed[pc as usize];
+        executed[0] -= 1;
+        executed[1] -= mask.count_ones() as u64;
+        Ok(())
     }
 
     /// Whether the warp goes on.
@@ -331,7 +345,7 @@ impl<'l> Core<'l> {
         let mut out = [[0; 16]; 32];
         for lane in lanes(mask) {
             let at = offsets[lane] as usize;
-            self.shared.note_read(self.warp.index, lane, at, 16)?;
+            self.shared.note_read(self.warp.index, lane, at, 16, false)?;
             out[lane].copy_from_slice(&self.shared.bytes[at..at + 16]);
         }
         Ok(out)

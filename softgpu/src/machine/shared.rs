@@ -32,6 +32,8 @@ pub struct Shared {
     init: Vec<u8>,
     writes: Vec<u32>,
     reads: Vec<u32>,
+    /// Like `reads`, for atomics: in order among themselves, not with plain accesses. Empty before the first.
+    updates: Vec<u32>,
     /// Epoch up to which everything is in order for everybody.
     floor: u32,
     /// The running epoch of each warp.
@@ -56,6 +58,7 @@ impl Shared {
             init: vec![0; words],
             writes: vec![0; words],
             reads: vec![0; words],
+            updates: Vec::new(),
             floor: 0,
             epoch: [1; WARPS],
             seen: [[0; WARPS]; WARPS],
@@ -75,6 +78,7 @@ impl Shared {
         let pending = |stamp: &u32| *stamp >> EPOCH == PENDING;
         self.writes.iter_mut().filter(|stamp| !pending(stamp)).for_each(|stamp| *stamp = 0);
         self.reads.fill(0);
+        self.updates.clear();
         self.floor = 0;
         self.epoch = [1; WARPS];
         self.seen = [[0; WARPS]; WARPS];
@@ -156,24 +160,49 @@ impl Shared {
         if !earlier || (read ^ mine) >> THREAD == 0 {
             return mine | mask;
         }
-        let same_warp = thread_of(read).0 == thread_of(mine).0;
-        let same_lane = (read ^ mine) & THREADS == 0;
-        let kept = read & (SEVERAL_LANES | SEVERAL_WARPS);
-        let several = match (same_warp, same_lane) {
-            (false, _) => SEVERAL_WARPS,
-            (true, false) => SEVERAL_LANES,
-            (true, true) => 0,
+        let (other, warp) = (thread_of(read).0 as usize, thread_of(mine).0 as usize);
+        let epoch = read >> EPOCH;
+        // Readers that lie before this one are before whatever comes after this one; not all of several warps do.
+        let before = if other == warp { epoch < self.epoch[warp] } else { epoch <= self.seen[warp][other] };
+        let kept = read & if before { SEVERAL_WARPS } else { SEVERAL_LANES | SEVERAL_WARPS };
+        let several = match (before, other == warp, (read ^ mine) & THREADS == 0) {
+            (true, ..) | (false, true, true) => 0,
+            (false, false, _) => SEVERAL_WARPS,
+            (false, true, false) => SEVERAL_LANES,
         };
         mine | kept | several | mask
     }
 
-    /// A thread reads; the bytes are inside.
+    /// A plain access to bytes that another thread updated by an atomic, with no order between.
+    #[cold]
+    #[inline(never)]
+    fn after_atomics(&self, mine: u32, offset: usize, bytes: usize, write: bool) -> Done {
+        for (word, mask) in words(offset, bytes) {
+            let updated = self.updates[word];
+            if updated >> EPOCH > self.floor && updated & mask != 0 && !self.ordered(updated, mine) {
+                let (warp, lane) = thread_of(updated);
+                let (own, verb) = (thread_of(mine).1 as usize, if write { "writes" } else { "reads" });
+                let detail = format!(
+                    "shared offset {}: this thread {verb} what lane {lane} of warp {warp} updated by an atomic, with no \
+                     barrier between",
+                    word * 4
+                );
+                return trouble(SharedRace, Some(own), detail);
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread reads; the bytes are inside. `strong`: it is meant to meet atomics.
     #[inline(always)]
-    pub fn note_read(&mut self, warp: usize, lane: usize, offset: usize, bytes: usize) -> Done {
+    pub fn note_read(&mut self, warp: usize, lane: usize, offset: usize, bytes: usize, strong: bool) -> Done {
         if !self.checks {
             return Ok(());
         }
         let mine = self.stamp(warp, lane);
+        if !self.updates.is_empty() && !strong {
+            self.after_atomics(mine, offset, bytes, false)?;
+        }
         if self.note_quietly(mine, offset, bytes) {
             return Ok(());
         }
@@ -209,13 +238,25 @@ impl Shared {
     }
 
     /// A thread writes, now or (pending) when its cp.async completes; the bytes are inside. `same`: the
-    /// bytes do not change, so that threads which write the same value do not disturb each other.
+    /// bytes do not change, so that threads which write the same value do not disturb each other. `strong`: it is
+    /// meant to meet atomics.
     #[inline(always)]
-    pub fn note_write(&mut self, warp: usize, lane: usize, offset: usize, bytes: usize, kind: Write) -> Done {
+    pub fn note_write(
+        &mut self,
+        warp: usize,
+        lane: usize,
+        offset: usize,
+        bytes: usize,
+        kind: Write,
+        strong: bool,
+    ) -> Done {
         if !self.checks {
             return Ok(());
         }
         let mine = self.stamp(warp, lane);
+        if !self.updates.is_empty() && !strong {
+            self.after_atomics(mine, offset, bytes, true)?;
+        }
         let left = if kind == Write::Pending { mine | PENDING << EPOCH } else { mine };
         for (word, mask) in words(offset, bytes) {
             let (written, read) = (self.writes[word], self.reads[word]);
@@ -236,8 +277,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Atomics of the block are in order among themselves, not with plain accesses. They leave no stamp
-    /// but that of a write which everybody may repeat.
+    /// Atomics of the block are in order among themselves, not with plain accesses.
     pub fn note_atomic(&mut self, warp: usize, lane: usize, offset: usize, bytes: usize) -> Done {
         if !self.checks {
             return Ok(());
@@ -249,13 +289,16 @@ impl Shared {
                 return self.unwritten(lane, word * 4);
             }
             let access = Access { lane, offset: word * 4, write: true };
-            // The mask of an atomic's stamp is empty: see `words`.
             if written & mask != 0 && !self.ordered(written, mine) {
                 return self.conflict(written, access);
             }
             if read & mask != 0 && !self.ordered(read, mine) {
                 return self.conflict_with_read(read, access);
             }
+            if self.updates.is_empty() {
+                self.updates.resize(self.reads.len(), 0);
+            }
+            self.updates[word] = self.joined(self.updates[word], mine, mask);
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ struct Entry {
     mask: Mask,
     /// Where these lanes wait for the entry below.
     rejoin: u32,
+    /// Waits for lanes of other entries, which have to end first.
+    stuck: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Warp {
             state: State::Ended,
             local: vec![0xFF; local * super::LANES],
             copies: Copies::default(),
-            top: Entry { pc: 0, mask: 0, rejoin: NOWHERE },
+            top: Entry { pc: 0, mask: 0, rejoin: NOWHERE, stuck: false },
             below: Vec::new(),
         }
     }
@@ -54,7 +56,7 @@ impl Warp {
         self.state = if live == 0 { State::Ended } else { State::Ready };
         self.local.fill(0xFF);
         self.copies.clear();
-        self.top = Entry { pc, mask: live, rejoin: NOWHERE };
+        self.top = Entry { pc, mask: live, rejoin: NOWHERE, stuck: false };
         self.below.clear();
     }
 
@@ -105,16 +107,34 @@ impl Warp {
         if rejoin != NOWHERE && rejoin != self.top.rejoin {
             self.below.push(Entry { pc: rejoin, ..self.top });
         }
-        let split = targets.iter().map(|&(pc, mask)| Entry { pc, mask, rejoin });
+        let split = targets.iter().map(|&(pc, mask)| Entry { pc, mask, rejoin, stuck: false });
         self.below.extend(split);
         self.top = self.below.pop().expect("there are targets");
         true
     }
 
+    /// The lanes that are together need others of the warp to go on: lets those go first that went another way, for
+    /// they may exit, and repeats the instruction after. False: there are none that have not been tried.
+    pub fn step_aside(&mut self) -> bool {
+        let mut above = self.top.mask;
+        for at in (0..self.below.len()).rev() {
+            let Entry { mask, stuck, .. } = self.below[at];
+            // What shares lanes with an entry above it waits for those to rejoin, or to return.
+            if mask != 0 && mask & above == 0 && !stuck {
+                let other = self.below.remove(at);
+                self.below.push(Entry { pc: self.top.pc - 1, stuck: true, ..self.top });
+                self.top = other;
+                return true;
+            }
+            above |= mask;
+        }
+        false
+    }
+
     /// Calls a function with some of the lanes that are together; the others wait. False: too deep.
     pub fn call(&mut self, entry: u32, mask: Mask) -> bool {
         self.below.push(self.top);
-        self.top = Entry { pc: entry, mask, rejoin: NOWHERE };
+        self.top = Entry { pc: entry, mask, rejoin: NOWHERE, stuck: false };
         self.below.len() < 4096
     }
 
