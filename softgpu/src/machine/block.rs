@@ -89,6 +89,7 @@ impl<'l> Core<'l> {
     pub fn run_block(&mut self, number: u64) -> Result<(), Box<Fault>> {
         let [x, y, _] = self.job.grid.map(u64::from);
         self.number = number;
+        self.clock = 0;
         self.block = [number % x, number / x % y, number / x / y].map(|i| i as u32);
         self.random = self.job.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
             ^ number.wrapping_add(1).wrapping_mul(0xD134_2543_DE82_EF95);
