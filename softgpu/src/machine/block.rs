@@ -268,9 +268,6 @@ impl<'l> Core<'l> {
     fn branch_by_table(&mut self, index: usize, targets: &[u32], rejoin: u32, mask: Mask) -> Done {
         let index = *self.warp.registers.view::<u32>(index);
         let mut groups: Vec<(u32, Mask)> = Vec::new();
-        if mask != self.warp.together() {
-            return trouble(Unsupported, None, "a table branch under a predicate");
-        }
         for lane in lanes(mask) {
             let Some(&target) = targets.get(index[lane] as usize) else {
                 return trouble(
@@ -283,6 +280,10 @@ impl<'l> Core<'l> {
                 Some(group) => group.1 |= 1 << lane,
                 None => groups.push((target, 1 << lane)),
             }
+        }
+        let others = self.warp.together() & !mask;
+        if others != 0 {
+            groups.push((self.warp.running() + 1, others));
         }
         self.counts.branches += 1;
         self.counts.divergent_branches += self.warp.spread(&groups, rejoin) as u64;
