@@ -29,3 +29,9 @@ fn a_table_branch_of_some_lanes() {
     assert!(f.is_none(), "{f:?}");
     assert_eq!((b[0], b[64], b[96]), (2, 1, 7));
 }
+#[test]
+fn labels_of_two_scopes() {
+    let body = "{ .reg .pred p; setp.eq.u32 p, %r20, 0; @p bra DONE; add.s32 %r20, %r20, 0; DONE: }\n { .reg .pred p; setp.eq.u32 p, %r20, 0; @p bra DONE; add.s32 %r20, %r20, 0; DONE: }";
+    let (_, _, f) = run(&k(body), 1, 1, 32);
+    assert!(f.is_none(), "{f:?}");
+}
