@@ -43,3 +43,10 @@ fn printf_with_an_absurd_precision() {
     let (_, _, f) = run(&s, 1, 1, 1);
     assert!(f.is_none(), "{f:?}");
 }
+#[test]
+fn an_address_of_advice_is_only_read() {
+    // The register lives around the loop, and is mentioned there first as an address.
+    let body = "mov.u32 %r5, 0; mov.u64 %d3, %d1; L: applypriority.global.L2::evict_normal [%d3], 128; st.global.u32 [%d3], %r5; mul.wide.u32 %d5, %r5, 12345; mul.lo.s64 %d6, %d5, %d5; add.s32 %r5, %r5, 1; st.global.u64 [%d1+64], %d6; setp.lt.u32 %p1, %r5, 3; @%p1 bra L;";
+    let (_, _, f) = run(&k(body), 1, 1, 1);
+    assert!(f.is_none(), "{f:?}");
+}
