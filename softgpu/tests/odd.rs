@@ -50,3 +50,22 @@ fn an_address_of_advice_is_only_read() {
     let (_, _, f) = run(&k(body), 1, 1, 1);
     assert!(f.is_none(), "{f:?}");
 }
+fn load(s: &str) -> bool {
+    Machine::new(settings(80, 0, 1000)).load(s).is_ok()
+}
+
+#[test]
+fn more_than_any_device_has() {
+    let h = ".version 8.0\n.target sm_80\n.address_size 64\n";
+    let many =
+        |p: &str, n: usize, sep: &str| (0..n).map(|i| p.replace('#', &i.to_string())).collect::<Vec<_>>().join(sep);
+    assert!(!load(&format!(
+        "{h}.visible .entry k({}) {{ ret; }}\n",
+        many(".param .align 8 .b8 a#[1073741824]", 5, ",")
+    )));
+    assert!(!load(&format!(
+        "{h}.visible .entry k() {{ {} ret; }}\n",
+        many(".shared .align 8 .b8 a#[1073741824];", 4, " ")
+    )));
+    assert!(!load(&format!("{h}.visible .entry k() {{ .local .b8 a[1048576]; ret; }}\n")));
+}
