@@ -3,7 +3,7 @@
 //!
 //! Device addresses are host addresses inside of one reserved range. Beside it lie shadows, found by
 //! the offset alone: for each 4 bytes who wrote them last and which of them hold anything, and who
-//! read them last; for each 32 bytes in which launch they were last loaded and stored.
+//! read them last; for each 32 bytes in which launch they were last loaded, stored and updated by an atomic.
 
 use std::collections::BTreeMap;
 use std::sync::RwLock;
@@ -87,6 +87,14 @@ impl Range {
     }
 }
 
+/// The ways to touch a sector, which are counted apart: so it does not matter which comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    Load,
+    Store,
+    Update,
+}
+
 /// What lies at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -115,6 +123,7 @@ pub struct Memory {
     readers: Arena,
     loaded: Arena,
     stored: Arena,
+    updated: Arena,
     limit: u64,
     table: RwLock<Table>,
 }
@@ -123,13 +132,14 @@ impl Memory {
     /// `bytes`: how much the device has.
     pub fn new(bytes: u64) -> Memory {
         let mut reserve = RESERVE;
-        let (data, writers, readers, loaded, stored) = loop {
+        let (data, writers, readers, loaded, stored, updated) = loop {
             let sectors = reserve / 32;
             let arenas = (|| {
                 Some((
                     Arena::reserve(reserve)?,
                     Arena::reserve(reserve)?,
                     Arena::reserve(reserve)?,
+                    Arena::reserve(sectors)?,
                     Arena::reserve(sectors)?,
                     Arena::reserve(sectors)?,
                 ))
@@ -142,7 +152,16 @@ impl Memory {
         };
         #[rustfmt::skip]
         let table = Table { live: BTreeMap::new(), freed: BTreeMap::new(), cursor: PAGE, used: 0, highest: 0, launch: 0, next_block: 1 };
-        Memory { limit: bytes.min(reserve / 4), data, writers, readers, loaded, stored, table: RwLock::new(table) }
+        Memory {
+            limit: bytes.min(reserve / 4),
+            data,
+            writers,
+            readers,
+            loaded,
+            stored,
+            updated,
+            table: RwLock::new(table),
+        }
     }
 
     fn base(&self) -> u64 {
@@ -298,11 +317,15 @@ impl Memory {
         (run(&self.writers), run(&self.readers))
     }
 
-    /// Whether the launch numbered so touches this 32-byte sector for the first time.
+    /// Whether the launch numbered so touches this 32-byte sector for the first time in this way.
     #[inline(always)]
-    pub fn first_touch(&self, address: u64, store: bool, launch: u8) -> bool {
+    pub fn first_touch(&self, address: u64, touch: Touch, launch: u8) -> bool {
         let sector = ((address - self.base()) / 32) as usize;
-        let arena = if store { &self.stored } else { &self.loaded };
+        let arena = match touch {
+            Touch::Load => &self.loaded,
+            Touch::Store => &self.stored,
+            Touch::Update => &self.updated,
+        };
         // SAFETY: one byte a sector of the data, which holds the address.
         let tag: &AtomicU8 = unsafe { &*arena.start.add(sector).cast() };
         tag.load(Relaxed) != launch && tag.swap(launch, Relaxed) != launch
@@ -335,7 +358,7 @@ impl Memory {
         let mut table = self.table();
         if table.launch == u8::MAX {
             let used = table.highest.div_ceil(32);
-            [&self.loaded, &self.stored].iter().for_each(|arena| arena.clear(0, used));
+            [&self.loaded, &self.stored, &self.updated].iter().for_each(|arena| arena.clear(0, used));
             table.launch = 0;
         }
         table.launch += 1;

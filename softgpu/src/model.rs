@@ -127,7 +127,8 @@ pub fn bound(gpu: &Gpu, counters: &Counters, blocks: u64) -> Bound {
     let instructions = &counters.instructions;
     let (load, store, atomics) = (&counters.global_load, &counters.global_store, &counters.global_atomics);
     let tensor_rate = gpu.tensor_tflops * gpu.mma_sync_share * share;
-    let distinct = load.distinct_sectors + store.distinct_sectors + atomics.distinct_sectors;
+    // Sectors that are both stored and updated are written once: at least so many.
+    let distinct = load.distinct_sectors + store.distinct_sectors.max(atomics.distinct_sectors);
     let written = store.sectors + atomics.sectors;
     let passes = counters.shared().wavefronts + counters.shared_atomics;
     let l1_sectors = load.sectors + counters.local_bytes / 32;

@@ -148,7 +148,8 @@ fn formatted(core: &mut Core, lane: usize, format: &str, mut values: u64) -> Res
 }
 
 fn float(x: f64, spec: &str, kind: char) -> String {
-    let digits = spec.split_once('.').and_then(|(_, digits)| digits.trim_end_matches('l').parse().ok());
+    let digits = spec.split_once('.').and_then(|(_, digits)| digits.trim_end_matches('l').parse::<usize>().ok());
+    let digits = digits.map(|digits| digits.min(4096));
     match kind {
         'f' | 'F' => format!("{x:.*}", digits.unwrap_or(6)),
         'e' | 'E' => format!("{x:.*e}", digits.unwrap_or(6)),

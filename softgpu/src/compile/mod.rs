@@ -37,7 +37,10 @@ pub const WINDOW: u64 = 0x6000_0000_0000_0000;
 /// Bytes between shared variables that belong to nobody; a multiple of what the banks hold, so that
 /// the layout has the bank conflicts it would have without.
 const GAP: usize = 128;
-const MOST_LOCAL: u64 = 1 << 24;
+/// What a thread, a block and a launch may have on any device; a damaged text is not to ask for all memory.
+const MOST_LOCAL: usize = 512 << 10;
+const MOST_SHARED: usize = 1 << 20;
+const MOST_PARAMS: u64 = 32_764;
 
 /// Why an instruction cannot be lowered; the line is added by the caller.
 pub struct Refusal(pub String);
@@ -95,8 +98,16 @@ pub fn compile(
     compiler.place_module_variables(&functions, &mut shared);
     let places: Vec<Vec<u64>> = functions.iter().map(|f| compiler.place_variables(f, &mut shared)).collect();
     compiler.place_dynamic(&mut shared, &functions);
-    if compiler.code.local as u64 > MOST_LOCAL {
-        return Err(PtxError { line: kernel.line, what: format!("{} bytes of local memory", compiler.code.local) });
+    let params: u64 = kernel.params.iter().map(|&number| kernel.variables[number].size as u64).sum();
+    let too_much = |what: String| Err(PtxError { line: kernel.line, what });
+    if compiler.code.local > MOST_LOCAL {
+        return too_much(format!("{} bytes of local memory", compiler.code.local));
+    }
+    if shared.bytes > MOST_SHARED {
+        return too_much(format!("{} bytes of shared memory", shared.bytes));
+    }
+    if params > MOST_PARAMS {
+        return too_much(format!("{params} bytes of parameters"));
     }
     // Callees first, so that a call knows where it goes; the kernel is the last.
     for (function, places) in functions.iter().zip(&places).rev() {

@@ -197,7 +197,9 @@ fn registers_of(instruction: &Instruction) -> (Vec<usize>, Vec<usize>) {
         _ => !is_jump(instruction),
     };
     for (number, operand) in instruction.operands.iter().enumerate() {
-        collect(operand, if number == 0 && writes_first { &mut written } else { &mut read });
+        // An address is read, whoever comes first.
+        let writes = number == 0 && writes_first && !matches!(operand, Operand::Address(..));
+        collect(operand, if writes { &mut written } else { &mut read });
     }
     read.extend(instruction.guard.map(|(register, _)| register));
     (written, read)

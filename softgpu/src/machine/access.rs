@@ -54,7 +54,7 @@ impl Core<'_> {
                 for lane in lanes(mask) {
                     // SAFETY: inside of a live allocation, which no one frees while a launch runs. Other cores
                     // may write the same bytes: such a race is the program's, and is reported.
-                    out[lane] = unsafe { (addresses[lane] as *const [u8; N]).read_volatile() };
+                    out[lane] = unsafe { read_global(addresses[lane]) };
                 }
             }
             Where::Shared => {
@@ -270,6 +270,30 @@ pub fn count_wavefronts(counts: &mut Wavefronts, mask: Mask, offsets: &[u64; LAN
             counts.ideal += 1;
         }
     }
+}
+
+/// Up to 8 bytes are read at once, so that no half of what another core writes is seen.
+///
+/// # Safety
+/// The address is aligned to N (1, 2, 4, 8 or 16) and may be read.
+#[inline(always)]
+unsafe fn read_global<const N: usize>(address: u64) -> [u8; N] {
+    let mut out = [0; N];
+    macro_rules! read {
+        ($int:ty) => {
+            for (i, bytes) in out.chunks_exact_mut(size_of::<$int>()).enumerate() {
+                // SAFETY: the caller's promise.
+                bytes.copy_from_slice(&unsafe { (address as *const $int).add(i).read_volatile() }.to_le_bytes());
+            }
+        };
+    }
+    match N {
+        1 => read!(u8),
+        2 => read!(u16),
+        4 => read!(u32),
+        _ => read!(u64),
+    }
+    out
 }
 
 /// What an atomic does with the old value of a lane.

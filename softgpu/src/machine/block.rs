@@ -93,6 +93,7 @@ impl<'l> Core<'l> {
     pub fn run_block(&mut self, number: u64) -> Result<(), Box<Fault>> {
         let [x, y, _] = self.job.grid.map(u64::from);
         self.number = number;
+        self.clock = 0;
         self.block = [number % x, number / x % y, number / x / y].map(|i| i as u32);
         self.random = self.job.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
             ^ number.wrapping_add(1).wrapping_mul(0xD134_2543_DE82_EF95);
@@ -271,9 +272,6 @@ impl<'l> Core<'l> {
     fn branch_by_table(&mut self, index: usize, targets: &[u32], rejoin: u32, mask: Mask) -> Done {
         let index = *self.warp.registers.view::<u32>(index);
         let mut groups: Vec<(u32, Mask)> = Vec::new();
-        if mask != self.warp.together() {
-            return trouble(Unsupported, None, "a table branch under a predicate");
-        }
         for lane in lanes(mask) {
             let Some(&target) = targets.get(index[lane] as usize) else {
                 return trouble(
@@ -286,6 +284,10 @@ impl<'l> Core<'l> {
                 Some(group) => group.1 |= 1 << lane,
                 None => groups.push((target, 1 << lane)),
             }
+        }
+        let others = self.warp.together() & !mask;
+        if others != 0 {
+            groups.push((self.warp.running() + 1, others));
         }
         self.counts.branches += 1;
         self.counts.divergent_branches += self.warp.spread(&groups, rejoin) as u64;

@@ -11,7 +11,7 @@ use super::registers::{LANES, Mask, lanes};
 use super::{Done, trouble};
 use crate::FaultKind::{GlobalRace, GlobalUninitialised, Misaligned, OutOfBounds, UseAfterFree};
 use crate::counters::Traffic;
-use crate::memory::{BLOCK_SHIFT, BYTES_SHIFT, INIT, Place, Range};
+use crate::memory::{BLOCK_SHIFT, BYTES_SHIFT, INIT, Place, Range, Touch};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -243,19 +243,18 @@ impl Core<'_> {
 
     fn count_sectors(&mut self, mask: Mask, addresses: &[u64; LANES], bytes: usize, access: Access, runs: &Runs) {
         let (launch, memory) = (self.job.launch, self.job.memory);
-        let traffic: &mut Traffic = match access {
-            Access::Load | Access::StrongLoad => &mut self.counts.global_load,
-            Access::Store | Access::StrongStore => &mut self.counts.global_store,
-            Access::Atomic => &mut self.counts.global_atomics,
+        let (traffic, touch): (&mut Traffic, Touch) = match access {
+            Access::Load | Access::StrongLoad => (&mut self.counts.global_load, Touch::Load),
+            Access::Store | Access::StrongStore => (&mut self.counts.global_store, Touch::Store),
+            Access::Atomic => (&mut self.counts.global_atomics, Touch::Update),
         };
         traffic.requests += 1;
         traffic.bytes += mask.count_ones() as u64 * bytes as u64;
-        let store = !matches!(access, Access::Load | Access::StrongLoad);
         if runs.apart() {
             for Run { address, bytes } in runs.list() {
                 let sectors = address / 32..=(address + bytes - 1) / 32;
                 traffic.sectors += sectors.end() - sectors.start() + 1;
-                let first = sectors.map(|sector| memory.first_touch(sector * 32, store, launch) as u64);
+                let first = sectors.map(|sector| memory.first_touch(sector * 32, touch, launch) as u64);
                 traffic.distinct_sectors += first.sum::<u64>();
             }
             return;
@@ -269,7 +268,7 @@ impl Core<'_> {
             highest = highest.max(sector);
             seen[count] = sector;
             count += 1;
-            traffic.distinct_sectors += memory.first_touch(sector * 32, store, launch) as u64;
+            traffic.distinct_sectors += memory.first_touch(sector * 32, touch, launch) as u64;
         }
         traffic.sectors += count as u64;
     }

@@ -1,6 +1,6 @@
 //! The grammar of PTX, as far as compilers use it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::scan::{Number, Result, Scanner};
@@ -43,7 +43,48 @@ enum Symbol {
 struct Body {
     function: Function,
     scopes: Vec<HashMap<String, Symbol>>,
+    /// Where the statements of each inner scope start.
+    starts: Vec<usize>,
     statements: Vec<Statement>,
+}
+
+impl Body {
+    /// Labels and tables of an inner scope, which ends, get names that no other scope has.
+    fn close_labels(&mut self) {
+        let start = self.starts.pop().unwrap_or(0);
+        let inner = &mut self.statements[start..];
+        let own: HashSet<String> = inner
+            .iter()
+            .filter_map(|statement| match statement {
+                Statement::Label(name, _) | Statement::Targets(name, _) => Some(name.clone()),
+                Statement::Instruction(_) => None,
+            })
+            .collect();
+        let rename = |name: &mut String| {
+            if own.contains(name) {
+                name.push_str(&format!("@{start}"));
+            }
+        };
+        for statement in inner.iter_mut().filter(|_| !own.is_empty()) {
+            match statement {
+                Statement::Label(name, _) => rename(name),
+                Statement::Targets(name, targets) => {
+                    rename(name);
+                    targets.iter_mut().for_each(rename);
+                }
+                Statement::Instruction(instruction)
+                    if ["bra", "brx"].contains(&instruction.opcode.split('.').next().unwrap_or("")) =>
+                {
+                    for operand in &mut instruction.operands {
+                        if let Operand::Name(name) | Operand::Special(name) = operand {
+                            rename(name);
+                        }
+                    }
+                }
+                Statement::Instruction(_) => {}
+            }
+        }
+    }
 }
 
 struct Parser<'a> {
@@ -265,7 +306,7 @@ impl Parser<'_> {
             max_threads: None,
             body: None,
         };
-        let mut body = Body { function, scopes: vec![HashMap::new()], statements: Vec::new() };
+        let mut body = Body { function, scopes: vec![HashMap::new()], starts: Vec::new(), statements: Vec::new() };
         if self.scan.take(b'(')? {
             body.function.returns = self.parameters(&mut body)?;
         }
@@ -353,6 +394,7 @@ impl Parser<'_> {
                 b'{' => {
                     self.scan.expect(b'{')?;
                     body.scopes.push(HashMap::new());
+                    body.starts.push(body.statements.len());
                     if body.scopes.len() > DEEPEST_SCOPE {
                         return self.scan.fail("scopes too deep");
                     }
@@ -363,6 +405,7 @@ impl Parser<'_> {
                     if body.scopes.is_empty() {
                         return Ok(());
                     }
+                    body.close_labels();
                 }
                 b'.' => self.body_directive(body)?,
                 b';' => self.scan.expect(b';')?,
