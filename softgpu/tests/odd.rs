@@ -37,9 +37,7 @@ fn labels_of_two_scopes() {
 }
 #[test]
 fn printf_with_an_absurd_precision() {
-    let s = 
-        ".version 8.0\n.target sm_80\n.address_size 64\n.global .align 1 .b8 f[10] = {37,46,57,57,57,57,57,102,10,0};\n.extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b;\n.visible .entry k(.param .u64 data) {{ .reg .b64 %d<4>; .local .align 8 .b8 s[8]; .param .b64 p0; .param .b64 p1; .param .b32 rv; mov.u64 %d1, f; cvta.global.u64 %d1, %d1; mov.u64 %d2, s; cvta.local.u64 %d3, %d2; mov.u64 %d0, 0; st.local.u64 [%d2], %d0; st.param.b64 [p0], %d1; st.param.b64 [p1], %d3; call.uni (rv), vprintf, (p0, p1); ret; }}\n"
-    );
+    let s = ".version 8.0\n.target sm_80\n.address_size 64\n.global .align 1 .b8 f[10] = {37,46,57,57,57,57,57,102,10,0};\n.extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);\n.visible .entry k(.param .u64 data) { .reg .b64 %d<4>; .local .align 8 .b8 s[8]; .param .b64 p0; .param .b64 p1; .param .b32 rv; mov.u64 %d1, f; cvta.global.u64 %d1, %d1; mov.u64 %d2, s; cvta.local.u64 %d3, %d2; mov.u64 %d0, 0; st.local.u64 [%d2], %d0; st.param.b64 [p0], %d1; st.param.b64 [p1], %d3; call.uni (rv), vprintf, (p0, p1); ret; }\n";
     let (_, _, f) = run(s, 1, 1, 1);
     assert!(f.is_none(), "{f:?}");
 }
