@@ -102,7 +102,8 @@ fn print(core: &mut Core, mask: Mask, format: u64, values: u64) -> Done {
     for lane in lanes(mask) {
         let format = text(core, lane, local_word(core, lane, format))?;
         let line = formatted(core, lane, &format, local_word(core, lane, values))?;
-        print!("{line}");
+        // Nobody listens where it fails.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes());
     }
     Ok(())
 }
