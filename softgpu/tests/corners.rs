@@ -1,4 +1,4 @@
-//! Less usual PTX, and PTX that asks for too much.
+//! Less usual PTX, PTX that asks for too much, and what must not depend on the number of cores.
 
 #[path = "common/machine.rs"]
 mod machine;
@@ -66,4 +66,32 @@ fn more_than_any_device_has() {
         many(".shared .align 8 .b8 a#[1073741824];", 4, " ")
     )));
     assert!(!load(&format!("{h}.visible .entry k() {{ .local .b8 a[1048576]; ret; }}\n")));
+}
+
+#[test]
+fn a_strong_load_sees_whole_words() {
+    let body = "mov.u32 %r5, 0; setp.eq.u32 %p1, %r1, 0; @%p1 bra W;
+ R: ld.volatile.global.u32 %r3, [%d1]; add.s32 %r4, %r3, 1; setp.gt.u32 %p2, %r4, 1; @%p2 st.global.u32 [%d1+64], %r3; add.s32 %r5, %r5, 1; setp.lt.u32 %p3, %r5, 200000; @%p3 bra R; ret;
+ W: not.b32 %r6, %r6; atom.global.exch.b32 %r7, [%d1], %r6; add.s32 %r5, %r5, 1; setp.lt.u32 %p3, %r5, 200000; mov.u32 %r6, 0; and.b32 %r8, %r5, 1; setp.eq.u32 %p4, %r8, 0; @%p4 not.b32 %r6, %r6; @%p3 bra W;";
+    let (bytes, _, fault) = run(&k(body), 2, 2, 1);
+    assert!(fault.is_none(), "{fault:?}");
+    assert_eq!(bytes[64..68], [0; 4]);
+}
+
+#[test]
+fn a_sector_that_is_stored_and_updated_counts_for_both() {
+    let body = "mul.wide.u32 %d2, %r1, 4; add.s64 %d2, %d1, %d2; and.b32 %r3, %r1, 1; setp.eq.u32 %p1, %r3, 0; @%p1 st.global.u32 [%d2], 1; @!%p1 red.global.add.u32 [%d2], 1;";
+    let ways: std::collections::HashSet<_> = (0..40)
+        .map(|_| {
+            let (_, c, f) = run(&k(body), 2, 512, 1);
+            assert!(f.is_none());
+            (c.global_store.distinct_sectors, c.global_atomics.distinct_sectors)
+        })
+        .collect();
+    assert_eq!(ways.len(), 1, "{ways:?}");
+}
+#[test]
+fn the_clock_is_of_the_block() {
+    let body = "mov.u32 %r3, %clock; mul.wide.u32 %d2, %r1, 4; add.s64 %d2, %d1, %d2; st.global.u32 [%d2], %r3;";
+    assert_eq!(run(&k(body), 1, 512, 1).0, run(&k(body), 2, 512, 1).0);
 }
