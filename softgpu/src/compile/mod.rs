@@ -370,7 +370,7 @@ fn lower(
     jumps: &mut Vec<(u32, Jump, u32)>,
     pc: u32,
 ) -> Result<Lowered, Refusal> {
-    let mut opcode = Opcode::new(&instruction.opcode);
+    let opcode = Opcode::new(&instruction.opcode);
     let operands = &instruction.operands;
     match opcode.head {
         "add" | "sub" | "mul" | "fma" | "mad" | "min" | "max" | "abs" | "neg" | "div" | "rcp" | "sqrt" | "rsqrt"
@@ -380,7 +380,7 @@ fn lower(
         | "fns" | "bfe" | "bfi" | "bmsk" | "szext" | "dp4a" | "dp2a" => integer::lower(frame, opcode, operands),
         "setp" | "set" | "selp" | "slct" => compare::lower(frame, opcode, operands),
         "cvt" => convert::lower(frame, opcode, operands),
-        "mov" | "cvta" | "prmt" | "isspacep" | "cvt_pack" => moves::lower(frame, opcode, operands),
+        "mov" | "cvta" | "prmt" | "isspacep" => moves::lower(frame, opcode, operands),
         "ld" | "ldu" | "st" | "cp" | "prefetch" | "prefetchu" | "discard" | "applypriority" | "createpolicy" => {
             memory::lower(frame, opcode, operands)
         }
@@ -392,10 +392,7 @@ fn lower(
         }
         "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence" | "call" | "nanosleep" | "pmevent"
         | "griddepcontrol" => control::lower(frame, opcode, operands),
-        _ => {
-            opcode.drop(&[]);
-            refuse(format!("unknown opcode {}", instruction.opcode))
-        }
+        _ => refuse(format!("unknown opcode {}", instruction.opcode)),
     }
 }
 
