@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers from the ground up; a module may name its own layer and those below.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["error", "dtype", "layout", "rng", "text"],
     &["device", "tensor"],
     &["ops/*/cpu", "ops/*/cuda"],
     &["ops/*", "ops", "tape"],
     &["model", "checkpoint"],
     &["data", "train", "distill", "extract", "metrics"],
+    &["bench"],
     &["cli", "main", "lib"],
 ];
 
