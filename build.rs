@@ -64,12 +64,12 @@ fn tables(images: &[nvcc::Image], compiler: &str) -> String {
     for image in images {
         let _ = writeln!(files, "    ({:?}, include_bytes!({:?})),", image.name, image.file);
         for used in ptxas::parse(&image.said) {
-            let _ = writeln!(usage, "    {used:?},"); // Debug's text is the literal
+            let _ = writeln!(usage, "    ({:?}, {used:?}),", image.name); // Debug's text is the literal
         }
     }
     format!(
         "pub static IMAGES: &[(&str, &[u8])] = &[\n{files}];\n\
-         pub static USAGE: &[Usage] = &[\n{usage}];\n\
+         pub static USAGE: &[(&str, Usage)] = &[\n{usage}];\n\
          pub static NVCC: &str = {compiler:?};\n"
     )
 }

@@ -6,6 +6,8 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
+    /// Activations and weights in products on a GPU.
+    BF16,
     F32,
     F64,
 }
@@ -13,8 +15,16 @@ pub enum DType {
 impl DType {
     pub fn size(self) -> usize {
         match self {
+            DType::BF16 => 2,
             DType::F32 => 4,
             DType::F64 => 8,
+        }
+    }
+    /// The type of statistics, logits and sums beside activations of this type.
+    pub fn wide(self) -> DType {
+        match self {
+            DType::BF16 => DType::F32,
+            wide => wide,
         }
     }
 }

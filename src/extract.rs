@@ -69,7 +69,7 @@ impl Extractor {
         let tokenizer = Tokenizer::open(dir)?;
         let relations = open_relations(dir, &model)?;
         let rule = Rule { threshold: 0.0, max_labels: top_k };
-        let digest = digest(&model);
+        let digest = digest(&model)?;
         Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, digest })
     }
     /// The word pieces of a document.
@@ -114,9 +114,10 @@ fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
 }
 
 /// Of the weights as the model holds them.
-fn digest(model: &Model) -> String {
-    let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(model.params.flat().slice::<f32>()));
-    hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
+fn digest(model: &Model) -> Result<String> {
+    let flat = model.params.flat().to_cpu()?;
+    let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(flat.slice::<f32>()));
+    Ok(hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}")))
 }
 
 /// Triples of each document of one batch.
@@ -126,11 +127,11 @@ pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<
         let _span = profile.span("lay out batch");
         model.batch(documents)?
     };
-    let logits = model.forward(&mut Tape::inference(), &batch, false)?;
+    let logits = model.forward(&mut Tape::inference(), &batch, false)?.to_cpu()?;
     let _span = profile.span("predict");
     refuse_non_finite(&logits)?;
     let mut triples = vec![Vec::new(); documents.len()];
-    for (cell, found) in batch.cells.iter().zip(predict_above(&logits, rule.max_labels, rule.threshold)) {
+    for (cell, found) in batch.cells.iter().zip(predict_above(&logits, rule.max_labels, rule.threshold)?) {
         if cell.subject == cell.object {
             continue; // the diagonal's logits are zero: below a negative threshold they are no relations either
         }
@@ -148,8 +149,8 @@ pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<
 /// A comparison with NaN is false: such a document would look as if it held no relation.
 fn refuse_non_finite(logits: &Tensor) -> Result<()> {
     let all = match logits.dtype() {
-        DType::F32 => logits.slice::<f32>().iter().all(|v| v.is_finite()),
         DType::F64 => logits.slice::<f64>().iter().all(|v| v.is_finite()),
+        _ => logits.slice::<f32>().iter().all(|v| v.is_finite()),
     };
     if all { Ok(()) } else { Err(Error::non_finite("logits that are not finite").fix("use an earlier checkpoint")) }
 }

@@ -36,8 +36,14 @@ impl Dropout {
     pub fn is_off(&self) -> bool {
         self.p <= 0.0
     }
-    fn threshold(&self) -> u32 {
-        (self.p * 4_294_967_296.0).min(4_294_967_295.0) as u32
+    /// The least random word that is kept, and what a kept element is multiplied by; 0 and 1 if it is off.
+    pub fn rule(&self) -> (u32, f64) {
+        if self.is_off() {
+            return (0, 1.0);
+        }
+        // At p = 1 no word is large enough but one in 2^32: 0 for it, not infinity.
+        let scale = if self.p < 1.0 { 1.0 / (1.0 - self.p) } else { 0.0 };
+        ((self.p * 4_294_967_296.0).min(4_294_967_295.0) as u32, scale)
     }
     /// Multiplies `values`, elements `first..` of the op's output, by their masks `0 | 1/(1-p)`.
     #[inline(always)]
@@ -45,9 +51,8 @@ impl Dropout {
         if self.is_off() {
             return;
         }
-        // At p = 1 no word is large enough but one in 2^32: 0 for it, not infinity.
-        let scale = if self.p < 1.0 { T::of(1.0 / (1.0 - self.p)) } else { T::ZERO };
-        let keep = self.threshold();
+        let (keep, scale) = self.rule();
+        let scale = T::of(scale);
         let lead = ((4 - first % 4) % 4).min(values.len() as u64) as usize;
         let (head, body) = values.split_at_mut(lead);
         self.scale_group(first, head, keep, scale);

@@ -5,6 +5,7 @@
 //! What a closure holds is freed as soon as it has run.
 
 use crate::device::Device;
+use crate::device::cuda::Accumulator;
 use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::rng::Dropout;
@@ -34,9 +35,9 @@ impl Grads {
     /// Gives activation `x` the gradient `dx`, or adds it to the one that another use gave.
     pub fn put(&mut self, x: &Tensor, dx: Tensor) -> Result<()> {
         // A tensor keeps its identity in `reshape`, so its uses may differ in shape.
-        let dx = dx.reshape(x.shape())?;
+        let dx = dx.reshape(x.shape())?.settled();
         let sum = match self.activations.remove(&x.id()) {
-            Some(other) => add(other.reshape(x.shape())?, dx)?,
+            Some(other) => add(other.reshape(x.shape())?, dx)?.settled(),
             None => dx,
         };
         self.activations.insert(x.id(), sum);
@@ -55,12 +56,15 @@ impl Grads {
         &mut self.params
     }
     /// Sets all parameter gradients to zero for the next step.
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self) -> Result<()> {
         self.activations.clear();
-        match self.params.dtype() {
-            DType::F32 => self.params.slice_mut::<f32>().fill(0.0),
-            DType::F64 => self.params.slice_mut::<f64>().fill(0.0),
-        }
+        self.params.fill(0.0)
+    }
+}
+
+impl Accumulator for Grads {
+    fn flat_gradient(&mut self) -> &mut Tensor {
+        &mut self.params
     }
 }
 

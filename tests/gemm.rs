@@ -55,7 +55,7 @@ fn check<T: Real>(device: &Device, (m, n, k): (usize, usize, usize), left: Layou
     let want = product(&a, &b, (m, n, k));
     let a = Stored::<T>::new(&a, (m, k), left.by_columns, left.stride);
     let b = Stored::<T>::new(&b, (n, k), right.by_columns, right.stride);
-    let Device::Cpu(cpu) = device;
+    let Device::Cpu(cpu) = device else { panic!("a CPU") };
     for assign in [true, false] {
         let before = if assign { f64::NAN } else { 7.0 };
         let mut c = vec![T::of(before); m * n];
@@ -114,7 +114,7 @@ fn values(seed: u64, n: usize) -> Vec<f32> {
 
 fn bits(threads: usize, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<u32> {
     let mut c = vec![f32::NAN; m * n];
-    let Device::Cpu(cpu) = &Device::cpu(threads).unwrap();
+    let Device::Cpu(cpu) = &Device::cpu(threads).unwrap() else { panic!("a CPU") };
     cpu.run(|| gemm(m, n, k, &Mat::rows(a, k), &Mat::rows(b, k), &mut c, true));
     c.into_iter().map(f32::to_bits).collect()
 }

@@ -98,7 +98,7 @@ fn real_cells(batch: &Batch, d: usize) -> Vec<usize> {
 }
 
 fn rows(t: &Tensor, rows: impl IntoIterator<Item = usize>) -> Vec<f64> {
-    let (all, dim) = (t.to_f64(), t.dim());
+    let (all, dim) = (t.to_f64().unwrap(), t.dim());
     rows.into_iter().flat_map(|r| all[r * dim..(r + 1) * dim].to_vec()).collect()
 }
 
@@ -120,7 +120,7 @@ fn parity<T: Real>(weights: &str, name: &str, pad: usize, tolerance: f64) {
 }
 
 fn check_logits(case: &Case, batch: &Batch, logits: &Tensor, top_k: usize, tolerance: f64) {
-    let predicted = predict(logits, top_k);
+    let predicted = predict(logits, top_k).unwrap();
     for d in 0..case.documents.len() {
         let of_document: Vec<usize> = (0..batch.rows()).filter(|&r| batch.cells[r].document as usize == d).collect();
         let ours = rows(logits, of_document.iter().copied());
@@ -162,7 +162,7 @@ fn check_attention(model: &Model, case: &Case, tolerance: f64) {
         let batch = model.batch(&[&all]).unwrap();
         let mut tape = Tape::inference();
         let e = encoder::encode(&mut tape, &model.params, &model.config.encoder, &batch, false).unwrap();
-        let a = attention_rows(&mut tape, &e.qkv, &e.lse, &batch.documents, heads, e.drop).unwrap().to_f64();
+        let a = attention_rows(&mut tape, &e.qkv, &e.lse, &batch.documents, heads, e.drop).unwrap().to_f64().unwrap();
         let at = |h: usize, i: usize, j: usize| a[(i * heads + h) * length + j];
         let ours: Vec<f64> =
             (0..heads * length * length).map(|x| at(x / (length * length), x / length % length, x % length)).collect();

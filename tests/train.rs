@@ -213,7 +213,7 @@ fn poison(run: &mut Run, name: &str) {
     let params = &mut run.trainer.model.params;
     let at = params.specs().iter().position(|s| s.name == name).unwrap();
     let range = params.ranges()[at].clone();
-    params.flat_mut().slice_mut::<f32>()[range].fill(f32::MAX);
+    params.flat_mut().0.slice_mut::<f32>()[range].fill(f32::MAX);
 }
 
 #[test]
@@ -251,14 +251,14 @@ fn one_bad_update_is_survived() {
     let trainer: &mut Trainer = &mut run.trainer;
     let report = trainer.update(&all).unwrap();
     assert!(report.bad.is_none() && report.norm > 0.0);
-    let weights = trainer.model.params.flat().to_f64();
+    let weights = trainer.model.params.flat().to_f64().unwrap();
     let n = weights.len();
     let kept = trainer.model.params.flat().slice::<f32>()[n - 1];
-    trainer.model.params.flat_mut().slice_mut::<f32>()[n - 1] = f32::NAN;
+    trainer.model.params.flat_mut().0.slice_mut::<f32>()[n - 1] = f32::NAN;
     let report = trainer.update(&all).unwrap();
     assert_eq!(report.bad.as_deref(), Some("embeddings.word"), "{report:?}");
-    trainer.model.params.flat_mut().slice_mut::<f32>()[n - 1] = kept;
-    assert_eq!(trainer.model.params.flat().to_f64(), weights, "a skipped update changes no weight");
+    trainer.model.params.flat_mut().0.slice_mut::<f32>()[n - 1] = kept;
+    assert_eq!(trainer.model.params.flat().to_f64().unwrap(), weights, "a skipped update changes no weight");
     assert!(trainer.update(&all).unwrap().bad.is_none());
 }
 

@@ -45,6 +45,7 @@ pub fn build<T: Real>(
 pub fn save_model(staging: &mut Staging, model: &Model, stored: Stored) -> Result<()> {
     staging.write("config.json", model.config.to_json().as_bytes())?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    let flat = model.params.flat().slice::<f32>();
+    let flat = model.params.flat().to_cpu()?;
+    let flat = flat.slice::<f32>();
     staging.write_with(WEIGHTS_FILE, |out| save(out, model.params.specs(), flat, stored, &metadata))
 }

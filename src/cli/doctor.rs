@@ -118,7 +118,7 @@ fn look_at_cuda() -> Cuda {
 }
 
 fn found(gpu: Gpu) -> Found {
-    let mut arches: Vec<&str> = images::USAGE.iter().map(|usage| usage.arch).collect();
+    let mut arches: Vec<&str> = images::USAGE.iter().map(|(_, usage)| usage.arch).collect();
     arches.dedup();
     Found { software: gpu.is_software(), image: gpu.image(&arches), gpu }
 }

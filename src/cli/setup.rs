@@ -3,7 +3,7 @@
 use super::assets;
 use crate::data::{Format, Options, Unit};
 use crate::device::{Device, cpu::simd, cuda};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extract::{Budget, Extractor};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -93,10 +93,7 @@ impl ModelArgs {
     }
 
     fn device(&self) -> Result<Device> {
-        if self.device == DeviceChoice::Cuda {
-            return Err(no_cuda());
-        }
-        let device = Device::cpu(self.threads)?;
+        let device = choose(self.device, self.threads)?;
         device.ledger().set_limit(self.max_memory);
         Ok(device)
     }
@@ -107,20 +104,33 @@ impl ModelArgs {
     }
 }
 
-/// Why `--device cuda` cannot be had: never a silent run on the CPU.
-fn no_cuda() -> Error {
-    if !cuda::driver_present() {
-        return Error::device("E-DEVICE", "--device cuda: there is no CUDA driver (libcuda.so.1) on this machine")
-            .fix("install NVIDIA's driver, or --device cpu");
+/// The device that was asked for: never a silent run on the CPU instead. `auto` takes a GPU that works, but not
+/// softgpu, and else the CPU.
+pub fn choose(choice: DeviceChoice, threads: usize) -> Result<Device> {
+    match choice {
+        DeviceChoice::Cpu => Device::cpu(threads),
+        DeviceChoice::Cuda => {
+            let device = Device::cuda(0)?;
+            if let Device::Cuda(cuda) = &device
+                && cuda.gpu().is_software()
+            {
+                eprintln!("warning: {} is a CUDA driver in software: for tests, not for speed", cuda.gpu().name);
+            }
+            Ok(device)
+        }
+        DeviceChoice::Auto => {
+            let hardware = cuda::gpu::look().is_ok_and(|(_, gpus)| gpus.first().is_some_and(|gpu| !gpu.is_software()));
+            let gpu = if hardware { Device::cuda(0).ok() } else { None };
+            gpu.map_or_else(|| Device::cpu(threads), Ok)
+        }
     }
-    Error::device("E-DEVICE", "--device cuda: this version has GPU kernels for only a part of the model")
-        .fix("--device cpu, or a later version")
 }
 
 /// `cpu, 2 threads, Avx512`.
 pub fn describe(device: &Device) -> String {
     match device {
         Device::Cpu(cpu) => format!("cpu, {} threads, {}", cpu.threads(), simd_name()),
+        Device::Cuda(cuda) => cuda.gpu().name.clone(),
     }
 }
 

@@ -1,8 +1,7 @@
 //! `docre train`
 
 use super::progress::Progress;
-use super::setup::{bytes, threads};
-use crate::device::Device;
+use super::setup::{DeviceChoice, bytes, choose, threads};
 use crate::error::{Error, Result};
 use crate::train::{Config, End, Run, Watch, step::Report};
 use std::path::PathBuf;
@@ -39,6 +38,9 @@ pub struct TrainArgs {
     /// Show the configuration with all defaults, and train nothing.
     #[arg(long)]
     print_config: bool,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto", env = "DOCRE_DEVICE", hide_env_values = true)]
+    device: DeviceChoice,
     /// Threads; auto: one a core.
     #[arg(long, value_name = "N", env = "DOCRE_THREADS", default_value = "auto", value_parser = threads)]
     threads: usize,
@@ -59,7 +61,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         print!("{}", config.resolved()?);
         return Ok(0);
     }
-    let device = Device::cpu(args.threads)?;
+    let device = choose(args.device, args.threads)?;
     device.ledger().set_limit(args.max_memory);
     let mut screen = Screen { progress: Progress::new(None, args.quiet), smooth: None };
     let mut run = Run::open(config, &args.out, args.resume == "auto", &device, &mut screen)?;

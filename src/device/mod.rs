@@ -12,10 +12,11 @@ use ledger::{Ledger, Tag};
 use profile::Profile;
 use std::sync::Arc;
 
-/// A device. Cheap to clone. The CUDA variant joins here, op by op (house rule 3).
+/// A device. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Device {
     Cpu(Arc<cpu::Cpu>),
+    Cuda(Arc<cuda::Cuda>),
 }
 
 impl Device {
@@ -23,21 +24,39 @@ impl Device {
     pub fn cpu(threads: usize) -> Result<Self> {
         Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads)?)))
     }
+    /// The GPU number `ordinal`. Errors as [`cuda::Cuda::new`].
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Ok(Device::Cuda(Arc::new(cuda::Cuda::new(ordinal)?)))
+    }
     pub fn ledger(&self) -> &Arc<Ledger> {
         match self {
             Device::Cpu(cpu) => &cpu.ledger,
+            Device::Cuda(cuda) => &cuda.ledger,
         }
     }
     pub fn profile(&self) -> &Profile {
         match self {
             Device::Cpu(cpu) => &cpu.profile,
+            Device::Cuda(cuda) => &cuda.profile,
         }
     }
     /// Bytes of freed tensors that the device keeps for the next ones.
     pub fn idle_bytes(&self) -> usize {
         match self {
             Device::Cpu(cpu) => cpu.pool.idle_bytes(),
+            Device::Cuda(_) => 0, // the driver keeps them
         }
+    }
+    /// The type in which activations and the weights of products are kept, given that of the parameters.
+    pub fn activation_dtype(&self, parameters: DType) -> DType {
+        match self {
+            Device::Cpu(_) => parameters,
+            Device::Cuda(_) => DType::BF16,
+        }
+    }
+    /// The type of the gradient that the loss hands to logits of type `logits`.
+    pub fn gradient_dtype(&self, logits: DType) -> DType {
+        self.activation_dtype(logits)
     }
     /// A tensor of zeros, booked under `tag`.
     pub fn zeros(&self, tag: Tag, dtype: DType, shape: &[usize]) -> Result<Tensor> {
@@ -76,18 +95,27 @@ impl Drop for Booking {
     }
 }
 
-/// Calls `cpu::f::<T>(args)` (later also `cuda::f(args)`) of the op's room, by device and dtype, and
-/// counts the time under `name`.
+/// Calls `cpu::f::<T>(args)` or `cuda::f(cuda, args)` of the op's room, by device and dtype, and counts the
+/// time under `name` (on a GPU: that of the launch). `Err`: what the GPU says, or a dtype that the device
+/// does not compute in. With `cpu:` in front the op has no kernel yet.
 #[macro_export]
 macro_rules! dispatch {
-    ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {{
+    (cpu: $name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
+        $crate::dispatch!(@ $name, $device, $dtype, $f($($arg),*), |on| Err(on.refuse($name, "no kernel yet".into())))
+    };
+    ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
+        $crate::dispatch!(@ $name, $device, $dtype, $f($($arg),*), |on| cuda::$f(on, $($arg),*))
+    };
+    (@ $name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* ), |$on:ident| $cuda:expr) => {{
         let device: $crate::device::Device = $device.clone();
         let _span = device.profile().span($name);
         match &device {
             $crate::device::Device::Cpu(on) => on.run(|| match $dtype {
-                $crate::dtype::DType::F32 => cpu::$f::<f32>($($arg),*),
-                $crate::dtype::DType::F64 => cpu::$f::<f64>($($arg),*),
+                $crate::dtype::DType::F32 => Ok(cpu::$f::<f32>($($arg),*)),
+                $crate::dtype::DType::F64 => Ok(cpu::$f::<f64>($($arg),*)),
+                $crate::dtype::DType::BF16 => Err($crate::error::Error::shape($name, "dtype", "F32 on the CPU", "BF16")),
             }),
+            $crate::device::Device::Cuda($on) => $cuda,
         }
     }};
 }

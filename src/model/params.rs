@@ -15,6 +15,8 @@ pub struct Params {
     ranges: Vec<Range<usize>>,
     index: HashMap<String, usize>,
     flat: Tensor,
+    /// The same rounded to the type of products, where that is another: what [`Params::get`] gives views of.
+    copy: Option<Tensor>,
 }
 
 impl Params {
@@ -26,13 +28,15 @@ impl Params {
             return Err(Error::shape("parameters", "the flat array", total, flat.len()));
         }
         let index = specs.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
+        let rounds = device.activation_dtype(T::DTYPE) != T::DTYPE;
+        let copy = if rounds { Some(Tensor::from_rounded(device, "weights.bf16", &[total], &flat)?) } else { None };
         let flat = Tensor::from_vec(device, "weights", &[total], flat)?;
-        Ok(Params { specs, ranges, index, flat })
+        Ok(Params { specs, ranges, index, flat, copy })
     }
     /// The parameter `name` as a view. The optimizer needs every view gone before it writes.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let i = *self.index.get(name).ok_or_else(|| Error::shape("parameters", "name", "a parameter", name))?;
-        self.flat.view(self.ranges[i].start, &self.specs[i].shape)
+        self.copy.as_ref().unwrap_or(&self.flat).view(self.ranges[i].start, &self.specs[i].shape)
     }
     pub fn specs(&self) -> &[ParamSpec] {
         &self.specs
@@ -49,8 +53,9 @@ impl Params {
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
-    pub fn flat_mut(&mut self) -> &mut Tensor {
-        &mut self.flat
+    /// The weights and their rounded copy, for the optimizer.
+    pub fn flat_mut(&mut self) -> (&mut Tensor, Option<&mut Tensor>) {
+        (&mut self.flat, self.copy.as_mut())
     }
     pub fn len(&self) -> usize {
         self.flat.len()

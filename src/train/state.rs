@@ -5,6 +5,7 @@ use crate::checkpoint::directory::{Staging, checkpoint_name, latest_complete, pr
 use crate::checkpoint::{Planned, Stored, TensorFile, TensorWriter, save_model};
 use crate::data::Relations;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ pub fn save_checkpoint(
     let dir = run.join(checkpoint_name(progress.tried));
     save_directory(&dir, |staging| {
         write_model(staging, trainer, with)?;
-        let moments = [&trainer.optimizer.m, &trainer.optimizer.v];
+        let moments = [trainer.optimizer.m.to_cpu()?, trainer.optimizer.v.to_cpu()?];
         staging.write_with(OPTIMIZER, |out| {
             let plan = MOMENTS.map(|name| Planned::new(name, Stored::F32, moments[0].shape()));
             let mut writer = TensorWriter::new(out, plan.to_vec(), &BTreeMap::new())?;
@@ -99,7 +100,7 @@ pub fn restore(dir: &Path, progress: &Progress, optimizer: &mut Optimizer) -> Re
             let what = format!("{OPTIMIZER}: {name} has shape {shape:?}, the model needs {:?}", into.shape());
             return Err(Error::model("E-STATE", what));
         }
-        into.slice_mut::<f32>().copy_from_slice(&values);
+        *into = Tensor::from_vec(into.device(), "optimizer", into.shape(), values)?;
     }
     optimizer.updates = progress.updates;
     Ok(())

@@ -77,7 +77,7 @@ impl Trainer {
             sum += self.backward(part, pass as u32, total)?;
         }
         let report = self.apply(sum);
-        self.grads.clear();
+        self.grads.clear()?;
         report
     }
 
@@ -95,9 +95,9 @@ impl Trainer {
     }
 
     fn apply(&mut self, loss: f64) -> Result<Report> {
-        let norm = global_norm(self.grads.flat());
+        let norm = global_norm(self.grads.flat())?;
         if !norm.is_finite() || !loss.is_finite() {
-            let bad = self.first_bad().unwrap_or("loss").to_string();
+            let bad = self.first_bad()?.unwrap_or("loss").to_string();
             return Ok(Report { loss, norm, bad: Some(bad) });
         }
         let rates = self.rates(self.optimizer.updates);
@@ -106,12 +106,12 @@ impl Trainer {
         let hyper = Hyper { eps: self.schedule.adam_epsilon, ..Hyper::default() };
         let scale = (self.schedule.clip / (norm + 1e-6)).min(1.0);
         let Optimizer { m, v, updates } = &mut self.optimizer;
-        let weights = self.model.params.flat_mut();
+        let (weights, _copy) = self.model.params.flat_mut();
         adamw(weights, self.grads.flat(), m, v, &spans, hyper, *updates, scale)?;
         Ok(Report { loss, norm, bad: None })
     }
 
-    fn first_bad(&self) -> Option<&str> {
+    fn first_bad(&self) -> Result<Option<&str>> {
         let names: Vec<(&str, Range<usize>)> = self
             .model
             .params

@@ -165,9 +165,9 @@ fn prediction() {
         ],
     );
     let classes = |k: usize| -> Vec<Vec<u32>> {
-        predict(&logits, k).iter().map(|row| row.iter().map(|&(class, _)| class).collect()).collect()
+        predict(&logits, k).unwrap().iter().map(|row| row.iter().map(|&(class, _)| class).collect()).collect()
     };
     assert_eq!(classes(2), [vec![4, 2], vec![4], vec![], vec![1, 2]]);
     assert_eq!(classes(usize::MAX), [vec![4, 2, 3, 1], vec![4], vec![], vec![1, 2, 3, 4]]);
-    assert_eq!(predict(&logits, 1)[1], [(4, 0.5)]);
+    assert_eq!(predict(&logits, 1).unwrap()[1], [(4, 0.5)]);
 }

@@ -11,6 +11,7 @@ mod embedding;
 mod entity_pool;
 mod gather;
 mod gelu;
+mod gpu;
 mod layernorm;
 mod linear;
 mod loss;

@@ -7,6 +7,8 @@
 //!
 //! Every comparison is written so that a NaN fails it.
 
+#[allow(unused_imports)] // until every op is checked on the GPU
+pub use crate::gpu::{gpu, on_gpu, on_gpu_against, refused_on_gpu, reorder, round, wide, within};
 use docre::device::Device;
 use docre::dtype::{DType, Real};
 use docre::error::Result;
@@ -51,6 +53,8 @@ pub struct Input {
     pub values: Vec<f64>,
     /// Its gradient is accumulated into the flat array.
     pub parameter: bool,
+    /// On a GPU it is f32, not bf16.
+    pub wide: bool,
 }
 
 /// `n` values of about unit variance, exact in f32.
@@ -62,7 +66,7 @@ pub fn random(seed: u64, n: usize) -> Vec<f64> {
 
 pub fn activation(name: &'static str, shape: &[usize]) -> Input {
     let seed = name.bytes().fold(shape.len() as u64, |s, b| s * 31 + u64::from(b));
-    Input { name, shape: shape.to_vec(), values: random(seed, shape.iter().product()), parameter: false }
+    Input { name, shape: shape.to_vec(), values: random(seed, shape.iter().product()), parameter: false, wide: false }
 }
 
 pub fn parameter(name: &'static str, shape: &[usize]) -> Input {
@@ -92,6 +96,7 @@ pub struct Outcome {
 
 pub fn tensor(device: &Device, dtype: DType, shape: &[usize], values: &[f64]) -> Tensor {
     match dtype {
+        DType::BF16 => Tensor::from_rounded(device, "test", shape, values).unwrap(),
         DType::F32 => Tensor::from_vec(device, "test", shape, values.iter().map(|&x| x as f32).collect()).unwrap(),
         DType::F64 => Tensor::from_vec(device, "test", shape, values.to_vec()).unwrap(),
     }
@@ -103,7 +108,7 @@ fn operands(device: &Device, dtype: DType, inputs: &[Input]) -> (Vec<Tensor>, us
     let all = tensor(device, dtype, &[flat.len()], &flat);
     let mut at = 0;
     let operand = |i: &Input| match i.parameter {
-        false => tensor(device, dtype, &i.shape, &i.values),
+        false => tensor(device, if i.wide { dtype.wide() } else { dtype }, &i.shape, &i.values),
         true => {
             at += i.values.len();
             all.view(at - i.values.len(), &i.shape).unwrap()
@@ -113,7 +118,7 @@ fn operands(device: &Device, dtype: DType, inputs: &[Input]) -> (Vec<Tensor>, us
 }
 
 /// The gradient that the output receives. An output of one element is a loss: 1.
-fn output_gradient(n: usize) -> Vec<f64> {
+pub fn output_gradient(n: usize) -> Vec<f64> {
     if n == 1 { vec![1.0] } else { random(99, n) }
 }
 
@@ -132,37 +137,57 @@ pub fn run_from(
     dy: &dyn Fn(usize) -> Vec<f64>,
 ) -> Outcome {
     let (operands, count) = operands(device, dtype, inputs);
-    let mut grads = Grads::new(device, dtype, count).unwrap();
-    match dtype {
-        DType::F32 => grads.flat_mut().slice_mut::<f32>().fill(before as f32),
-        DType::F64 => grads.flat_mut().slice_mut::<f64>().fill(before),
-    }
+    let mut grads = Grads::new(device, dtype.wide(), count).unwrap();
+    grads.flat_mut().fill(before).unwrap();
     let mut tape = Tape::training(7, 3);
     let y = op(&mut tape, &operands).unwrap();
-    let dy = tensor(device, dtype, y.shape(), &dy(y.len()));
+    let dy = tensor(device, if y.dtype() == dtype { dtype } else { gradient_of(&y, dtype) }, y.shape(), &dy(y.len()));
     grads.put(&y, dy).unwrap();
     tape.backward(&mut grads).unwrap();
-    let flat: Vec<f64> = grads.flat().to_f64().iter().map(|g| g - before).collect();
+    let flat: Vec<f64> = grads.flat().to_f64().unwrap().iter().map(|g| g - before).collect();
     let gradient = |(input, x): (&Input, &Tensor)| match input.parameter {
         true => flat[x.offset()..x.offset() + x.len()].to_vec(),
-        false => grads.take(x).map_or(vec![0.0; x.len()], |g| g.to_f64()),
+        false => grads.take(x).map_or(vec![0.0; x.len()], |g| g.to_f64().unwrap()),
     };
     let grads = inputs.iter().zip(&operands).map(gradient).collect();
-    Outcome { value: y.to_f64(), grads }
+    Outcome { value: y.to_f64().unwrap(), grads }
+}
+
+/// The type of the gradient that an output receives: that of the loss where the output is wider than its inputs.
+fn gradient_of(y: &Tensor, dtype: DType) -> DType {
+    if dtype == DType::BF16 && y.shape().len() < 2 { y.dtype() } else { dtype }
+}
+
+/// The error of an op that refuses its operands, forward or backward.
+pub fn refusal(device: &Device, inputs: &[Input], op: Op) -> docre::Error {
+    let (operands, count) = operands(device, DType::BF16, inputs);
+    let mut tape = Tape::training(7, 3);
+    let attempt = op(&mut tape, &operands).and_then(|y| {
+        let mut grads = Grads::new(device, DType::F32, count)?;
+        grads.put(&y, tensor(device, DType::BF16, y.shape(), &output_gradient(y.len())))?;
+        tape.backward(&mut grads)
+    });
+    attempt.expect_err("refused")
 }
 
 /// The output without a tape, in f64 or f32.
 pub fn value(device: &Device, dtype: DType, inputs: &[Input], op: Op) -> Vec<f64> {
     let (operands, _) = operands(device, dtype, inputs);
-    op(&mut Tape::inference(), &operands).unwrap().to_f64()
+    op(&mut Tape::inference(), &operands).unwrap().to_f64().unwrap()
 }
 
 /// A device whose fresh memory is NaN.
 pub fn poisoned(threads: usize) -> Device {
     let device = Device::cpu(threads).unwrap();
-    let Device::Cpu(cpu) = &device;
-    cpu.poison();
+    cpu(&device).poison();
     device
+}
+
+pub fn cpu(device: &Device) -> &docre::device::cpu::Cpu {
+    match device {
+        Device::Cpu(cpu) => cpu,
+        Device::Cuda(_) => panic!("a CPU"),
+    }
 }
 
 /// `|a - b| <= tolerance max(1, |b|)` for each element.
@@ -183,7 +208,7 @@ pub fn assert_same_bits(what: &str, a: &[f64], b: &[f64]) {
 }
 
 /// Largest absolute error; a NaN counts as infinite.
-fn worst(a: &[f64], b: &[f64]) -> f64 {
+pub fn worst(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, e| {
         if e <= m {
@@ -196,7 +221,7 @@ fn worst(a: &[f64], b: &[f64]) -> f64 {
     })
 }
 
-fn largest(a: &[f64]) -> f64 {
+pub fn largest(a: &[f64]) -> f64 {
     a.iter().fold(0.0, |m, x| if x.abs() > m { x.abs() } else { m })
 }
 

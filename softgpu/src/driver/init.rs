@@ -1,6 +1,7 @@
 //! cuInit, and what happens when the process ends.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, OnceLock};
 
 use super::error::{Status, refuse, say};
@@ -41,6 +42,7 @@ impl Driver {
         state.pools = HashMap::from([(pool, pool::Pool::default())]);
         state.device_pools = pool::DevicePools { default: pool, current: pool };
         Driver {
+            seed: AtomicU64::new(settings.seed),
             settings,
             memory: OnceLock::new(),
             state: Mutex::new(state),

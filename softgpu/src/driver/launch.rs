@@ -1,12 +1,14 @@
 //! Launches: the checks that hardware makes before, the execution, and what is kept of it.
 
+use std::sync::atomic::Ordering;
+
 use super::error::{Status, refuse};
 use super::function::{self, Function};
 use super::{Answer, CUresult, Driver, Handle, alive, entry, given, lock, stream};
 use crate::occupancy::registers_fit;
 use crate::profile::{MAX_BLOCK, MAX_GRID, MAX_THREADS};
 use crate::report::Shape;
-use crate::{Kernel, Launch, Profile};
+use crate::{Kernel, Launch, Profile, Settings};
 
 /// Parameters as the program passes them: an address each, or one buffer that `extra` describes.
 struct Arguments {
@@ -34,7 +36,8 @@ unsafe fn launch(name: &str, function: Handle, shape: Shape, stream: Handle, arg
 fn execute(driver: &Driver, function: &Function, launch: Launch) {
     let outcome = {
         let _order = driver.work();
-        crate::launch(&function.kernel, &launch, driver.memory(), &driver.settings)
+        let settings = Settings { seed: driver.seed.load(Ordering::Relaxed), ..driver.settings.clone() };
+        crate::launch(&function.kernel, &launch, driver.memory(), &settings)
     };
     let Launch { grid, block, dynamic_shared, .. } = launch;
     let shape = Shape { grid, block, dynamic_shared };

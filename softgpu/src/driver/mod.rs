@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::report::Report;
@@ -30,6 +31,7 @@ pub mod launch;
 pub mod memory;
 pub mod module;
 pub mod occupancy;
+pub mod own;
 pub mod pointer;
 pub mod pool;
 pub mod primary;
@@ -58,6 +60,8 @@ struct Driver {
     /// Held while something executes: work of several threads runs one after another.
     work: Mutex<()>,
     report: Mutex<Report>,
+    /// The order of warps: at first that of the settings.
+    seed: AtomicU64,
     dead: OnceLock<Dead>,
 }
 

@@ -21,6 +21,7 @@ pub struct Cpu {
     pub profile: Profile,
     pub(crate) pool: Arc<pool::Pool>,
     poison: AtomicBool,
+    round: AtomicBool,
 }
 
 impl Cpu {
@@ -30,8 +31,8 @@ impl Cpu {
             .num_threads(threads)
             .build()
             .map_err(|e| Error::device("E-THREADS", format!("cannot start threads: {e}")))?;
-        let poison = AtomicBool::new(false);
-        Ok(Cpu { threads, ledger: Arc::default(), profile: Profile::default(), pool: Arc::default(), poison })
+        let (poison, round) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Cpu { threads, ledger: Arc::default(), profile: Profile::default(), pool: Arc::default(), poison, round })
     }
     /// Runs `f` on the device's threads.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
@@ -43,6 +44,14 @@ impl Cpu {
     /// Fresh memory is NaN from now on, so that an op that reads what it should write is found out.
     pub fn poison(&self) {
         self.poison.store(true, Ordering::Relaxed);
+    }
+    /// From now on activations and their gradients in f32 are rounded to bf16 where an op hands them on: the plain
+    /// low-precision program that a GPU's results are measured against.
+    pub fn round(&self) {
+        self.round.store(true, Ordering::Relaxed);
+    }
+    pub(crate) fn rounds(&self) -> bool {
+        self.round.load(Ordering::Relaxed)
     }
     pub(crate) fn poisons(&self) -> bool {
         self.poison.load(Ordering::Relaxed)

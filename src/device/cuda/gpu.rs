@@ -1,5 +1,6 @@
 //! The GPUs of this machine, as the driver describes them.
 
+use crate::error::Error;
 use cudarc::driver::sys::CUdevice_attribute_enum::*;
 use cudarc::driver::{DriverError, result, sys};
 use serde::Serialize;
@@ -82,6 +83,32 @@ impl Gpu {
     }
 }
 
+/// Whether kernels compiled by `nvcc` (as in `/path/nvcc (release 13.0, V13.0.88)`) run on `gpu` with a driver that
+/// knows CUDA up to `driver`.
+///
+/// # Errors
+/// E-DEVICE, with what to do.
+pub fn check(gpu: &Gpu, driver: (i32, i32), kernels: bool, nvcc: &str) -> Result<(), Error> {
+    let refused = |why: String, fix: &str| Err(Error::device("E-DEVICE", format!("--device cuda: {why}")).fix(fix));
+    if !kernels {
+        let fix = "build again with nvcc 12 or newer on the PATH (or named by NVCC), or --device cpu";
+        return refused(format!("this build has no GPU kernels: {nvcc}"), fix);
+    }
+    let (major, minor) = gpu.compute_capability;
+    if gpu.compute_capability < OLDEST {
+        let why = format!("{} has compute capability {major}.{minor}, 8.0 or newer is needed", gpu.name);
+        return refused(why, "an Ampere or newer GPU, or --device cpu");
+    }
+    let release = nvcc.split("release ").nth(1).unwrap_or_default();
+    let compiled: i32 = release.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    if driver.0 < compiled {
+        let why =
+            format!("the driver knows CUDA {}.{}, the kernels were compiled by CUDA {compiled}", driver.0, driver.1);
+        return refused(why, "a newer driver (580 or newer for CUDA 13), a build with an older nvcc, or --device cpu");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +127,19 @@ mod tests {
         assert!(gpu(10, 0).image(&arches).unwrap().starts_with("PTX"));
         assert!(gpu(8, 0).image(&["sm_86"]).unwrap().starts_with("PTX"));
         assert_eq!(gpu(7, 5).image(&arches), None);
+    }
+    #[test]
+    fn what_cannot_run_is_refused_with_the_way_out() {
+        let nvcc = "/usr/bin/nvcc (release 13.0, V13.0.88)";
+        let fails = |gpu: Gpu, driver, kernels, words: &str| {
+            let error = check(&gpu, driver, kernels, nvcc).unwrap_err();
+            assert!(error.exit_code() == 5 && error.to_string().contains(words), "{error}");
+            assert!(error.to_string().contains("fix: ") && error.to_string().contains("--device cpu"), "{error}");
+        };
+        fails(gpu(9, 0), (13, 0), false, "no GPU kernels");
+        fails(gpu(7, 5), (13, 0), true, "compute capability 7.5");
+        fails(gpu(9, 0), (12, 8), true, "the driver knows CUDA 12.8");
+        assert!(check(&gpu(9, 0), (13, 0), true, nvcc).is_ok());
+        assert!(check(&gpu(9, 0), (12, 8), true, "nvcc (release 12.4, V12.4.1)").is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! The kernels' images as the build script left them.
 //!
 //! `IMAGES`: name of `kernels/NAME.cu` and its fat binary; empty without nvcc at build time.
-//! `USAGE`: what the compiler reported of every kernel on every GPU it compiled for, so that tests can
+//! `USAGE`: of every image, what the compiler reported of every kernel on every GPU it compiled for, so that tests can
 //! hold registers and spills to limits.
 //! `NVCC`: the compiler and its version, or why the tables are empty (`doctor` prints it).
 

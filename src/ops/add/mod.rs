@@ -11,7 +11,7 @@ use crate::tensor::{Tensor, check_shape, same_dtype};
 pub fn accumulate(into: &mut Tensor, other: &Tensor) -> Result<()> {
     same_dtype("add", &[into, other])?;
     check_shape("add", "other", other, into.shape())?;
-    dispatch!("add", into.device(), into.dtype(), accumulate(into, other));
+    dispatch!(cpu: "add", into.device(), into.dtype(), accumulate(into, other))?;
     Ok(())
 }
 
@@ -20,7 +20,7 @@ pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let mut y = a.device().zeros("add", a.dtype(), a.shape())?;
     accumulate(&mut y, a)?;
     accumulate(&mut y, b)?;
-    Ok(y)
+    Ok(y.settled())
 }
 
 /// `a + b`; both receive the gradient of the sum.

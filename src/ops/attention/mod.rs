@@ -37,13 +37,14 @@ pub fn attention(
         return Err(Error::shape("attention", "rows of qkv", segments.rows(), rows));
     }
     let mut out = qkv.device().alloc("attention", qkv.dtype(), &[rows, width])?;
-    let mut lse = qkv.device().alloc("attention.lse", qkv.dtype(), &[rows, heads])?;
-    dispatch!("attention", qkv.device(), qkv.dtype(), forward(qkv, segments, heads, drop, &mut out, &mut lse));
+    let mut lse = qkv.device().alloc("attention.lse", qkv.dtype().wide(), &[rows, heads])?;
+    dispatch!(cpu: "attention", qkv.device(), qkv.dtype(), forward(qkv, segments, heads, drop, &mut out, &mut lse))?;
+    let out = out.settled();
     let (x, l, y, segments) = (qkv.clone(), lse.clone(), out.clone(), segments.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&y) else { return Ok(()) };
         let mut dx = x.device().alloc("attention.dx", x.dtype(), x.shape())?;
-        dispatch!("attention.backward", x.device(), x.dtype(), backward(&x, &l, &dy, &segments, heads, drop, &mut dx));
+        dispatch!(cpu: "attention.backward", x.device(), x.dtype(), backward(&x, &l, &dy, &segments, heads, drop, &mut dx))?;
         grads.put(&x, dx)
     });
     Ok(Attended { out, lse })

@@ -37,18 +37,18 @@ pub fn attention_rows(
         return Err(Error::shape("attention_rows", "rows of qkv", documents.window.last(), qkv.rows()));
     }
     let size = documents.attention(heads).rows();
-    let mut a = qkv.device().alloc("attention_rows", qkv.dtype(), &[size])?;
-    dispatch!("attention_rows", qkv.device(), qkv.dtype(), forward(qkv, lse, documents, heads, drop, &mut a));
+    let mut a = qkv.device().alloc("attention_rows", qkv.dtype().wide(), &[size])?;
+    dispatch!(cpu: "attention_rows", qkv.device(), qkv.dtype(), forward(qkv, lse, documents, heads, drop, &mut a))?;
     let (x, lse, y, documents) = (qkv.clone(), lse.clone(), a.clone(), documents.clone());
     tape.record(move |grads| {
         let Some(da) = grads.take(&y) else { return Ok(()) };
         let mut dx = x.device().alloc("attention_rows.dx", x.dtype(), x.shape())?;
         dispatch!(
-            "attention_rows.backward",
+            cpu: "attention_rows.backward",
             x.device(),
             x.dtype(),
             backward(&x, &lse, &da, &documents, heads, drop, &mut dx)
-        );
+        )?;
         grads.put(&x, dx)
     });
     Ok(a)

@@ -33,13 +33,14 @@ pub fn axial(tape: &mut Tape, qkv: &Tensor, tables: &Arc<Tables>, heads: usize, 
         return Err(Error::shape("axial", "rows of qkv", tables.cells.rows(), cells));
     }
     let mut out = qkv.device().alloc("axial", qkv.dtype(), &[cells, width])?;
-    let mut lse = qkv.device().alloc("axial.lse", qkv.dtype(), &[cells, heads])?;
-    dispatch!("axial", qkv.device(), qkv.dtype(), forward(qkv, tables, heads, axis, &mut out, &mut lse));
+    let mut lse = qkv.device().alloc("axial.lse", qkv.dtype().wide(), &[cells, heads])?;
+    dispatch!(cpu: "axial", qkv.device(), qkv.dtype(), forward(qkv, tables, heads, axis, &mut out, &mut lse))?;
+    let out = out.settled();
     let (x, y, tables) = (qkv.clone(), out.clone(), tables.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&y) else { return Ok(()) };
         let mut dx = x.device().alloc("axial.dx", x.dtype(), x.shape())?;
-        dispatch!("axial.backward", x.device(), x.dtype(), backward(&x, &lse, &dy, &tables, heads, axis, &mut dx));
+        dispatch!(cpu: "axial.backward", x.device(), x.dtype(), backward(&x, &lse, &dy, &tables, heads, axis, &mut dx))?;
         grads.put(&x, dx)
     });
     Ok(out)

@@ -31,15 +31,16 @@ pub fn bilinear(
         return Err(Error::shape("bilinear", "block", format!("a divisor of {e}"), block));
     }
     let mut y = zs.device().alloc("bilinear", zs.dtype(), &[cells, out])?;
-    dispatch!("bilinear", zs.device(), zs.dtype(), forward(zs, zo, w, b, block, &mut y));
+    dispatch!(cpu: "bilinear", zs.device(), zs.dtype(), forward(zs, zo, w, b, block, &mut y))?;
+    let y = y.settled();
     let (zs, zo, w, b, made) = (zs.clone(), zo.clone(), w.clone(), b.cloned(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&made) else { return Ok(()) };
         let (device, dtype) = (zs.device(), zs.dtype());
         let mut dzs = device.alloc("bilinear.dz", dtype, zs.shape())?;
         let mut dzo = device.alloc("bilinear.dz", dtype, zo.shape())?;
-        dispatch!("bilinear.dw", device, dtype, backward_weight(&dy, &zs, &zo, &w, b.as_ref(), block, grads));
-        dispatch!("bilinear.dz", device, dtype, backward_inputs(&dy, &zs, &zo, &w, block, &mut dzs, &mut dzo));
+        dispatch!(cpu: "bilinear.dw", device, dtype, backward_weight(&dy, &zs, &zo, &w, b.as_ref(), block, grads))?;
+        dispatch!(cpu: "bilinear.dz", device, dtype, backward_inputs(&dy, &zs, &zo, &w, block, &mut dzs, &mut dzo))?;
         grads.put(&zs, dzs)?;
         grads.put(&zo, dzo)
     });

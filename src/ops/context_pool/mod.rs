@@ -41,18 +41,19 @@ pub fn context_pool(
     }
     let (device, dtype) = (h.device(), h.dtype());
     let mut c = device.alloc("context_pool", dtype, &[grid.pairs.rows(), h.dim()])?;
-    dispatch!("context_pool", device, dtype, forward(a, h, documents, grid, pooling, &mut c));
+    dispatch!(cpu: "context_pool", device, dtype, forward(a, h, documents, grid, pooling, &mut c))?;
+    let c = c.settled();
     let (a, h, y, documents, grid) = (a.clone(), h.clone(), c.clone(), documents.clone(), grid.clone());
     tape.record(move |grads| {
         let Some(dc) = grads.take(&y) else { return Ok(()) };
         let mut da = a.device().alloc("context_pool.da", a.dtype(), a.shape())?;
         let mut dh = h.device().alloc("context_pool.dh", h.dtype(), h.shape())?;
         dispatch!(
-            "context_pool.backward",
+            cpu: "context_pool.backward",
             h.device(),
             h.dtype(),
             backward(&a, &h, &y, &dc, &documents, &grid, pooling, &mut da, &mut dh)
-        );
+        )?;
         grads.put(&a, da)?;
         grads.put(&h, dh)
     });

@@ -17,12 +17,13 @@ pub fn dropout(tape: &mut Tape, x: &Tensor, drop: Dropout) -> Result<Tensor> {
         return Ok(x.clone());
     }
     let mut y = x.device().alloc("dropout", x.dtype(), x.shape())?;
-    dispatch!("dropout", x.device(), x.dtype(), masked(x, drop, &mut y));
+    dispatch!(cpu: "dropout", x.device(), x.dtype(), masked(x, drop, &mut y))?;
+    let y = y.settled();
     let (x, out) = (x.clone(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&out) else { return Ok(()) };
         let mut dx = x.device().alloc("dropout.dx", x.dtype(), x.shape())?;
-        dispatch!("dropout.backward", x.device(), x.dtype(), masked(&dy, drop, &mut dx));
+        dispatch!(cpu: "dropout.backward", x.device(), x.dtype(), masked(&dy, drop, &mut dx))?;
         grads.put(&x, dx)
     });
     Ok(y)

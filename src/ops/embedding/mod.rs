@@ -28,14 +28,15 @@ pub fn embedding(
     check_numbers("ids", ids, ids.len(), word)?;
     check_numbers("positions", positions, ids.len(), position)?;
     let mut y = word.device().alloc("embedding", word.dtype(), &[ids.len(), dim])?;
-    dispatch!("embedding", word.device(), word.dtype(), forward(ids, positions, word, position, token_type, &mut y));
+    dispatch!(cpu: "embedding", word.device(), word.dtype(), forward(ids, positions, word, position, token_type, &mut y))?;
+    let y = y.settled();
     if tape.is_recording() {
         let (ids, positions, out) = (ids.to_vec(), positions.to_vec(), y.clone());
         let (word, position, token_type) = (word.clone(), position.clone(), token_type.clone());
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
             let tables = [&word, &position, &token_type];
-            dispatch!("embedding.backward", dy.device(), dy.dtype(), backward(&dy, &ids, &positions, tables, grads));
+            dispatch!(cpu: "embedding.backward", dy.device(), dy.dtype(), backward(&dy, &ids, &positions, tables, grads))?;
             Ok(())
         });
     }

@@ -20,14 +20,15 @@ pub fn entity_pool(tape: &mut Tape, h: &Tensor, mentions: &Arc<Sources>) -> Resu
     check_shape("entity_pool", "h", h, &[h.rows(), h.dim()])?;
     mentions.check("entity_pool", h.rows())?;
     let mut y = h.device().alloc("entity_pool", h.dtype(), &[mentions.rows.len(), h.dim()])?;
-    dispatch!("entity_pool", h.device(), h.dtype(), forward(h, mentions, &mut y));
+    dispatch!(cpu: "entity_pool", h.device(), h.dtype(), forward(h, mentions, &mut y))?;
+    let y = y.settled();
     if tape.is_recording() {
         let (h, mentions, out) = (h.clone(), mentions.clone(), y.clone());
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
             let mut dh = h.device().alloc("entity_pool.dh", h.dtype(), h.shape())?;
             let uses = mentions.transposed(h.rows());
-            dispatch!("entity_pool.backward", h.device(), h.dtype(), backward(&dy, &h, &out, &uses, &mut dh));
+            dispatch!(cpu: "entity_pool.backward", h.device(), h.dtype(), backward(&dy, &h, &out, &uses, &mut dh))?;
             grads.put(&h, dh)
         });
     }

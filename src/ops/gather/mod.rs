@@ -18,14 +18,15 @@ pub fn gather(tape: &mut Tape, x: &Tensor, sources: &Arc<Sources>) -> Result<Ten
     check_shape("gather", "x", x, &[x.rows(), x.dim()])?;
     sources.check("gather", x.rows())?;
     let mut y = x.device().alloc("gather", x.dtype(), &[sources.rows.len(), x.dim()])?;
-    dispatch!("gather", x.device(), x.dtype(), weighted(x, sources, &mut y));
+    dispatch!(cpu: "gather", x.device(), x.dtype(), weighted(x, sources, &mut y))?;
+    let y = y.settled();
     if tape.is_recording() {
         let (x, sources, out) = (x.clone(), sources.clone(), y.clone());
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
             let mut dx = x.device().alloc("gather.dx", x.dtype(), x.shape())?;
             let uses = sources.transposed(x.rows());
-            dispatch!("gather.backward", x.device(), x.dtype(), weighted(&dy, &uses, &mut dx));
+            dispatch!(cpu: "gather.backward", x.device(), x.dtype(), weighted(&dy, &uses, &mut dx))?;
             grads.put(&x, dx)
         });
     }

@@ -13,12 +13,13 @@ use crate::tensor::Tensor;
 /// `x/2 (1 + erf(x / sqrt 2))`, elementwise.
 pub fn gelu(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
     let mut y = x.device().alloc("gelu", x.dtype(), x.shape())?;
-    dispatch!("gelu", x.device(), x.dtype(), forward(x, &mut y));
+    dispatch!(cpu: "gelu", x.device(), x.dtype(), forward(x, &mut y))?;
+    let y = y.settled();
     let (x, out) = (x.clone(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&out) else { return Ok(()) };
         let mut dx = x.device().alloc("gelu.dx", x.dtype(), x.shape())?;
-        dispatch!("gelu.backward", x.device(), x.dtype(), backward(&dy, &x, &mut dx));
+        dispatch!(cpu: "gelu.backward", x.device(), x.dtype(), backward(&dy, &x, &mut dx))?;
         grads.put(&x, dx)
     });
     Ok(y)

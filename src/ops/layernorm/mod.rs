@@ -32,11 +32,12 @@ pub fn layernorm(
     check_shape("layernorm", "weight", weight, &[dim])?;
     check_shape("layernorm", "bias", bias, &[dim])?;
     let mut y = x.device().alloc("layernorm", x.dtype(), x.shape())?;
-    let mut stats = x.device().alloc("layernorm.stats", x.dtype(), &[rows, 2])?;
+    let mut stats = x.device().alloc("layernorm.stats", x.dtype().wide(), &[rows, 2])?;
     let keep = tape.is_recording() && branch.is_some();
     let mut sum = if keep { Some(x.device().alloc("layernorm.sum", x.dtype(), x.shape())?) } else { None };
     let params = (weight, bias, eps);
-    dispatch!("layernorm", x.device(), x.dtype(), forward(x, branch, params, drop, &mut y, sum.as_mut(), &mut stats));
+    dispatch!(cpu: "layernorm", x.device(), x.dtype(), forward(x, branch, params, drop, &mut y, sum.as_mut(), &mut stats))?;
+    let (y, sum) = (y.settled(), sum.map(Tensor::settled));
     if tape.is_recording() {
         let (x, branch, weight, bias, out) = (x.clone(), branch.cloned(), weight.clone(), bias.clone(), y.clone());
         let sum = sum.unwrap_or_else(|| x.clone());
@@ -49,7 +50,7 @@ pub fn layernorm(
             let saved = (&sum, &stats);
             let params = (&weight, &bias);
             let into = (&mut dx, dbranch.as_mut());
-            dispatch!("layernorm.backward", x.device(), x.dtype(), backward(&dy, saved, params, drop, into, grads));
+            dispatch!(cpu: "layernorm.backward", x.device(), x.dtype(), backward(&dy, saved, params, drop, into, grads))?;
             if let Some(branch) = &branch {
                 grads.put(branch, dbranch.unwrap_or_else(|| dx.clone()))?;
             }

@@ -30,12 +30,13 @@ pub fn linear(
         }
     }
     let mut y = x.device().alloc("linear", x.dtype(), &[rows, out])?;
-    dispatch!("linear", x.device(), x.dtype(), forward(x, w, b, residual, &mut y));
+    dispatch!(cpu: "linear", x.device(), x.dtype(), forward(x, w, b, residual, &mut y))?;
+    let y = y.settled();
     let (x, w, b, residual, out) = (x.clone(), w.clone(), b.cloned(), residual.cloned(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&out) else { return Ok(()) };
         let mut dx = x.device().alloc("linear.dx", x.dtype(), x.shape())?;
-        dispatch!("linear.backward", x.device(), x.dtype(), backward(&dy, &x, &w, b.as_ref(), &mut dx, grads));
+        dispatch!(cpu: "linear.backward", x.device(), x.dtype(), backward(&dy, &x, &w, b.as_ref(), &mut dx, grads))?;
         grads.put(&x, dx)?;
         residual.map_or(Ok(()), |r| grads.put(&r, dy))
     });

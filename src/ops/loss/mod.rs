@@ -82,16 +82,18 @@ pub fn loss(
         check_shape("loss", "teacher", &teacher.logits, logits.shape())?;
     }
     if !tape.is_recording() {
-        return Ok(dispatch!(
-            "loss",
+        return dispatch!(
+            cpu: "loss",
             logits.device(),
             logits.dtype(),
             all(logits, labels, objective, teacher, cells, None)
-        ));
+        );
     }
-    let mut dlogits = logits.device().alloc("loss.dlogits", logits.dtype(), logits.shape())?;
+    let device = logits.device();
+    let mut dlogits = device.alloc("loss.dlogits", device.gradient_dtype(logits.dtype()), logits.shape())?;
     let into = Some(&mut dlogits);
-    let loss = dispatch!("loss", logits.device(), logits.dtype(), all(logits, labels, objective, teacher, cells, into));
+    let loss =
+        dispatch!(cpu: "loss", logits.device(), logits.dtype(), all(logits, labels, objective, teacher, cells, into))?;
     let logits = logits.clone();
     tape.record(move |grads| grads.put(&logits, dlogits));
     Ok(loss)

@@ -1,22 +1,24 @@
 //! From logits to relations.
 
 use crate::dtype::{DType, Real};
+use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// For each cell its relations and their margins `l_r - l_TH`, largest first: r with `l_r > l_TH`, at
 /// most `top_k` of them. Of equal logits the lower class comes first. None: NA.
 ///
 /// (Whether TH itself takes one of the k places does not matter: nothing below it is predicted.)
-pub fn predict(logits: &Tensor, top_k: usize) -> Vec<Vec<(u32, f64)>> {
+pub fn predict(logits: &Tensor, top_k: usize) -> Result<Vec<Vec<(u32, f64)>>> {
     predict_above(logits, top_k, 0.0)
 }
 
 /// As [`predict`], with `l_r - l_TH > margin`; a margin below 0 asks for more relations.
-pub fn predict_above(logits: &Tensor, top_k: usize, margin: f64) -> Vec<Vec<(u32, f64)>> {
-    match logits.dtype() {
-        DType::F32 => rows::<f32>(logits, top_k, margin),
-        DType::F64 => rows::<f64>(logits, top_k, margin),
-    }
+pub fn predict_above(logits: &Tensor, top_k: usize, margin: f64) -> Result<Vec<Vec<(u32, f64)>>> {
+    let logits = logits.to_cpu()?;
+    Ok(match logits.dtype() {
+        DType::F64 => rows::<f64>(&logits, top_k, margin),
+        _ => rows::<f32>(&logits, top_k, margin),
+    })
 }
 
 fn rows<T: Real>(logits: &Tensor, top_k: usize, margin: f64) -> Vec<Vec<(u32, f64)>> {

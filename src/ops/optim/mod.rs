@@ -54,7 +54,7 @@ pub fn adamw(
     }
     check_spans(spans, grad.len())?;
     let (device, dtype) = (grad.device(), grad.dtype());
-    dispatch!("adamw", device, dtype, step(value, grad, (m, v), spans, hyper, t, clip_scale));
+    dispatch!(cpu: "adamw", device, dtype, step(value, grad, (m, v), spans, hyper, t, clip_scale))?;
     Ok(())
 }
 
@@ -71,12 +71,12 @@ fn check_spans(spans: &[Span], len: usize) -> Result<()> {
 
 /// The Euclidean norm, summed in f64 in a fixed order. f32 cannot overflow it; a NaN or an infinity in
 /// `grad` gives a norm that is not finite.
-pub fn global_norm(grad: &Tensor) -> f64 {
-    dispatch!("global_norm", grad.device(), grad.dtype(), sum_of_squares(grad)).sqrt()
+pub fn global_norm(grad: &Tensor) -> Result<f64> {
+    Ok(dispatch!(cpu: "global_norm", grad.device(), grad.dtype(), sum_of_squares(grad))?.sqrt())
 }
 
 /// The first of the named ranges with a NaN or an infinity in it.
-pub fn first_non_finite<'a>(grad: &Tensor, names: &[(&'a str, Range<usize>)]) -> Option<&'a str> {
-    let found = dispatch!("first_non_finite", grad.device(), grad.dtype(), first_non_finite(grad, names));
-    found.map(|i| names[i].0)
+pub fn first_non_finite<'a>(grad: &Tensor, names: &[(&'a str, Range<usize>)]) -> Result<Option<&'a str>> {
+    let found = dispatch!(cpu: "first_non_finite", grad.device(), grad.dtype(), first_non_finite(grad, names))?;
+    Ok(found.map(|i| names[i].0))
 }

@@ -38,14 +38,15 @@ pub fn pair_combine(
     check_shape("pair_combine", "c", c, &[grid.pairs.rows(), dim])?;
     check_shape("pair_combine", "bias", bias, &[dim])?;
     let mut z = u.device().alloc("pair_combine", u.dtype(), &[grid.tables.cells.rows(), dim])?;
-    dispatch!("pair_combine", u.device(), u.dtype(), forward(u, c, bias, grid, role, &mut z));
+    dispatch!(cpu: "pair_combine", u.device(), u.dtype(), forward(u, c, bias, grid, role, &mut z))?;
+    let z = z.settled();
     let (u, c, bias, grid, out) = (u.clone(), c.clone(), bias.clone(), grid.clone(), z.clone());
     tape.record(move |grads| {
         let Some(dz) = grads.take(&out) else { return Ok(()) };
         let mut du = u.device().alloc("pair_combine.du", u.dtype(), u.shape())?;
         let mut dc = c.device().alloc("pair_combine.dc", c.dtype(), c.shape())?;
         let into = (&mut du, &mut dc);
-        dispatch!("pair_combine.backward", u.device(), u.dtype(), backward(&dz, &out, &bias, &grid, role, into, grads));
+        dispatch!(cpu: "pair_combine.backward", u.device(), u.dtype(), backward(&dz, &out, &bias, &grid, role, into, grads))?;
         grads.put(&u, du)?;
         grads.put(&c, dc)
     });

@@ -1,0 +1,125 @@
+//! The checks of an op on a GPU, real or in software: `DOCRE_TEST_DEVICE=softgpu` or `cuda` asks for them.
+//!
+//! Activations and parameters are rounded to bf16 first. The reference is the op in f64 on the CPU; the plain
+//! low-precision program is the op in f32 on the CPU with its results rounded to bf16, or code of the test's own
+//! where eager bf16 would round inside the op too. The GPU's largest error of each tensor may be twice the plain
+//! program's. Parameter gradients start at 1 and are added to. Bits are equal under another order of warps, and in
+//! inference. Every comparison is written so that a NaN fails it.
+
+use crate::support::*;
+use docre::device::Device;
+use docre::dtype::DType;
+use half::bf16;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// The device that `DOCRE_TEST_DEVICE` names, one test at a time: faults and the order of warps are the process's.
+/// `None`: skipped, and said.
+pub fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = DEVICE.get_or_init(open).clone();
+    if device.is_none() {
+        println!("SKIPPED on the GPU: DOCRE_TEST_DEVICE is not set (softgpu or cuda; `make test` sets it)");
+    }
+    device.map(|device| (device, turn))
+}
+
+fn open() -> Option<Device> {
+    let asked = std::env::var("DOCRE_TEST_DEVICE").ok().filter(|name| !name.is_empty())?;
+    let device = Device::cuda(0).unwrap_or_else(|e| panic!("DOCRE_TEST_DEVICE={asked}: {e}"));
+    let Device::Cuda(cuda) = &device else { panic!("a GPU") };
+    assert_eq!(cuda.gpu().is_software(), asked == "softgpu", "DOCRE_TEST_DEVICE={asked}, but this is {cuda:?}");
+    Some(device)
+}
+
+/// The order of warps from now on; a real GPU has its own.
+pub fn reorder(seed: u64) {
+    // SAFETY: the name and the signature are those of softgpu's own entry point (its driver/own.rs).
+    unsafe {
+        let library = libc::dlopen(c"libcuda.so".as_ptr(), libc::RTLD_LAZY);
+        let found = if library.is_null() { library } else { libc::dlsym(library, c"softgpuSetSeed".as_ptr()) };
+        if !found.is_null() {
+            let set: extern "C" fn(u64) -> u32 = std::mem::transmute(found);
+            assert_eq!(set(seed), 0, "softgpuSetSeed");
+        }
+    }
+}
+
+pub fn round(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|&x| bf16::from_f64(x).to_f64()).collect()
+}
+
+/// The operand is f32 on a GPU.
+pub fn wide(input: Input) -> Input {
+    Input { wide: true, ..input }
+}
+
+/// Against the f32 op with its results rounded.
+#[track_caller]
+pub fn on_gpu(inputs: &[Input], op: Op) {
+    let Some((device, _turn)) = gpu() else { return };
+    let inputs = rounded(inputs);
+    let twin = Device::cpu(1).unwrap();
+    cpu(&twin).round();
+    let dy = |n: usize| round(&output_gradient(n));
+    let plain = run_from(&twin, DType::F32, &inputs, op, 0.0, &dy);
+    check_on(&device, &inputs, op, plain);
+}
+
+/// Naive code with the roundings of eager bf16: (inputs, gradient of the output) -> value and gradients.
+pub type PlainBf16<'a> = &'a dyn Fn(&[Vec<f64>], &[f64]) -> Outcome;
+
+/// Against `plain`.
+#[track_caller]
+pub fn on_gpu_against(inputs: &[Input], op: Op, plain: PlainBf16) {
+    let Some((device, _turn)) = gpu() else { return };
+    let inputs = rounded(inputs);
+    let n = value(&Device::cpu(1).unwrap(), DType::F64, &inputs, op).len();
+    let values: Vec<Vec<f64>> = inputs.iter().map(|i| i.values.clone()).collect();
+    let plain = plain(&values, &round(&output_gradient(n)));
+    check_on(&device, &inputs, op, plain);
+}
+
+/// A size that no kernel takes is refused by name.
+#[track_caller]
+pub fn refused_on_gpu(inputs: &[Input], op: Op, words: &str) {
+    let Some((device, _turn)) = gpu() else { return };
+    let error = refusal(&device, &rounded(inputs), op);
+    assert!(error.code() == "E-KERNEL" && error.to_string().contains(words), "{error}");
+}
+
+fn rounded(inputs: &[Input]) -> Vec<Input> {
+    let round = |i: &Input| if i.wide { i.clone() } else { Input { values: round(&i.values), ..i.clone() } };
+    inputs.iter().map(round).collect()
+}
+
+#[track_caller]
+fn check_on(device: &Device, inputs: &[Input], op: Op, plain: Outcome) {
+    let dy = |n: usize| round(&output_gradient(n));
+    let exact = run_from(&Device::cpu(2).unwrap(), DType::F64, inputs, op, 0.0, &dy);
+    reorder(0);
+    let first = run_from(device, DType::BF16, inputs, op, 1.0, &dy);
+    within("value", &first.value, &plain.value, &exact.value);
+    for (i, input) in inputs.iter().enumerate() {
+        within(&format!("d{}", input.name), &first.grads[i], &plain.grads[i], &exact.grads[i]);
+    }
+    reorder(1);
+    let again = run_from(device, DType::BF16, inputs, op, 1.0, &dy);
+    assert_same_bits("value under another order of warps", &again.value, &first.value);
+    for ((input, a), b) in inputs.iter().zip(&again.grads).zip(&first.grads) {
+        assert_same_bits(&format!("d{} under another order of warps", input.name), a, b);
+    }
+    assert_same_bits("value in inference", &value(device, DType::BF16, inputs, op), &first.value);
+}
+
+/// The rule: twice the plain program's largest error. Below it a floor for what the plain program happens to do
+/// exactly: 64 units of f32 of the largest value (sums of some hundred terms and ex2.approx; as for the gradients of
+/// f32 on the CPU), and one such unit of the gradients' start at 1, to which they are added.
+#[track_caller]
+pub fn within(what: &str, gpu: &[f64], plain: &[f64], exact: &[f64]) {
+    let unit = 0.5f64.powi(24);
+    let (error, of_plain) = (worst(gpu, exact), worst(plain, exact));
+    let bound = 2.0 * of_plain + unit * (64.0 * largest(exact) + 2.0);
+    assert!(error <= bound, "{what}: error {error:e} is above {bound:e} (plain: {of_plain:e})");
+}
