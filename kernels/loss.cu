@@ -41,12 +41,14 @@ struct Cell {
 
     template <typename F> __device__ float sum(F term) const {
         float sum = 0.0f;
+#pragma unroll 2 // more makes little faster and the code large
         for (int r = threadIdx.x % 32; r < classes; r += 32) {
             sum += term(r);
         }
         return warp_sum(sum);
     }
     template <typename F> __device__ float largest(float least, F term) const {
+#pragma unroll 2
         for (int r = threadIdx.x % 32; r < classes; r += 32) {
             least = fmaxf(least, term(r)); // passes over a NaN, which comes back in the sum of exponentials
         }
@@ -54,24 +56,26 @@ struct Cell {
     }
 };
 
-// Sum of e^x = e^top * total.
+// A sum of e^x, as e^top times a total of at least 1.
 struct Exponentials {
-    float top, total;
+    float top, log_total, inverse;
 
-    __device__ float log_less(float x) const { return (top - x) + logf(total); }
-    __device__ float share(float x) const { return expf(x - top) / total; }
+    __device__ float log_less(float x) const { return (top - x) + log_total; }
+    __device__ float share(float x) const { return expf(x - top) * inverse; }
 };
+
+__device__ inline Exponentials exponentials(float top, float total) { return {top, logf(total), 1.0f / total}; }
 
 template <typename F> __device__ inline Exponentials exponentials(const Cell &cell, F x) {
     const float top = cell.largest(-INFINITY, x);
-    return {top, cell.sum([&](int r) { return expf(x(r) - top); })};
+    return exponentials(top, cell.sum([&](int r) { return expf(x(r) - top); }));
 }
 
 // 1 + the sum over P of e^(sign delta).
 __device__ inline Exponentials one_and_gold(const Cell &cell, float th, float sign) {
     const auto x = [&](int r) { return cell.is_gold(r) ? sign * cell.delta(r, th) : -INFINITY; };
     const float top = cell.largest(0.0f, x);
-    return {top, expf(-top) + cell.sum([&](int r) { return expf(x(r) - top); })};
+    return exponentials(top, expf(-top) + cell.sum([&](int r) { return expf(x(r) - top); }));
 }
 
 struct Focal {
@@ -148,11 +152,12 @@ __device__ inline float cell_loss(const Cell &cell, const Objective &objective, 
 // The teacher's term and, for KL, what its gradients have in common.
 struct Distilled {
     float loss;
+    float pull; // MSE: 2 / classes
     Exponentials student, teacher;
 
     __device__ float slope(int r, const Cell &cell, int kind) const {
         const float l = cell.logits[r], t = cell.teacher[r];
-        return kind == MSE ? 2.0f / cell.classes * (l - t) : student.share(l) - teacher.share(t);
+        return kind == MSE ? pull * (l - t) : student.share(l) - teacher.share(t);
     }
 };
 
@@ -162,14 +167,14 @@ __device__ inline Distilled distil(const Cell &cell, int kind) {
             const float difference = cell.logits[r] - cell.teacher[r];
             return difference * difference;
         };
-        return {cell.sum(square) / cell.classes};
+        return {cell.sum(square) / cell.classes, 2.0f / cell.classes};
     }
     const Exponentials student = exponentials(cell, [&](int r) { return cell.logits[r]; });
     const Exponentials teacher = exponentials(cell, [&](int r) { return cell.teacher[r]; });
     const float loss = cell.sum([&](int r) {
         return teacher.share(cell.teacher[r]) * (student.log_less(cell.logits[r]) - teacher.log_less(cell.teacher[r]));
     });
-    return {loss, student, teacher};
+    return {loss, 0.0f, student, teacher};
 }
 
 // The whole block copies `count` values. The pointers are aligned to 16 bytes.
@@ -179,6 +184,7 @@ template <typename T> __device__ inline void take(T *__restrict__ to, const T *_
         if (i + PACK <= count) {
             store_pack(to + i, load_pack(from + i));
         } else {
+#pragma unroll 1
             for (int j = i; j < count; j++) {
                 to[j] = from[j];
             }
@@ -190,10 +196,9 @@ template <typename T> __device__ inline void take(T *__restrict__ to, const T *_
 __device__ inline void give(bf16 *to, const float *from, int count) {
     for (int i = threadIdx.x * 4; i < count; i += blockDim.x * 4) {
         if (i + 4 <= count) {
-            const Pack<float> four = load_pack(from + i);
-            const uint2 words = {pack_bf16(four.values[0], four.values[1]), pack_bf16(four.values[2], four.values[3])};
-            *reinterpret_cast<uint2 *>(to + i) = words;
+            store_four(to + i, load_pack(from + i));
         } else {
+#pragma unroll 1
             for (int j = i; j < count; j++) {
                 to[j] = from_float<bf16>(from[j]);
             }
@@ -235,6 +240,7 @@ extern "C" __global__ void __launch_bounds__(MAX_ROWS * 32)
         }
         const float factor = isfinite(loss + distilled.loss) ? mean : NAN;
         __syncwarp(); // all lanes have read TH, which lane 0 overwrites
+#pragma unroll 1
         for (int r = lane; r < classes && dlogits != nullptr; r += 32) {
             float slope = slopes.of(r, cell, objective);
             if (teacher != nullptr) {

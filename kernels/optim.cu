@@ -46,6 +46,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (first + i + PACK <= count) {
             sum += squares(load_pack(grad + first + i));
         } else {
+#pragma unroll 1
             for (size_t j = first + i; j < count; j++) { // the end of the array
                 sum += static_cast<double>(grad[j]) * grad[j];
             }
@@ -105,11 +106,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         store_pack(m + at, first);
         store_pack(v + at, second);
         if (copy != nullptr) {
-            const uint2 four = {pack_bf16(w.values[0], w.values[1]), pack_bf16(w.values[2], w.values[3])};
-            *reinterpret_cast<uint2 *>(copy + at) = four;
+            store_four(copy + at, w);
         }
         return;
     }
+#pragma unroll 1
     for (size_t j = at; j < start + count; j++) { // the span's last one to three elements
         weights[j] = step.run(weights[j], grad[j] * scale, m[j], v[j]);
         if (copy != nullptr) {

@@ -7,8 +7,8 @@
 // are those whose u it is: (line, 0), (line, 1), ... for the subject, (0, line), (1, line), ... for the object.
 //
 // Owners: a block owns one line and 256 columns; its warps take every fourth cell, a lane 8 columns.
-// - forward owns z of the line's own cells. Reads c and writes z once a cell; u once a warp for the subject and once a
-//   cell for the object; bias once a warp.
+// - forward owns z of the line's own cells. Reads c and writes z once a cell (so each row of c twice), u and bias once
+//   a warp.
 // - backward owns du of the line, dc of the pairs (line, b) with b >= line, and a row of partial sums for dbias. Reads
 //   dz and z of n own cells and of the mirrored cells behind the diagonal: each cell 1.5 times. Writes du and dc once.
 // - bias_gradient owns 128 columns of dbias, and adds the partial sums [lines, dim] (f32) to it.
@@ -90,18 +90,17 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
         return;
     }
     const Line line = load_line(lines);
-    u += static_cast<size_t>(line.first_entity) * dim + column;
-    Sum alone = {};
+    Sum alone = {}, with_entity = {};
     alone.add(load_pack(bias + column));
-    Pack<bf16> entity = {};
-    if (subject && !line.is_pad()) {
-        entity = load_pack(u + static_cast<size_t>(line.index) * dim);
+    with_entity.add(alone);
+    if (!line.is_pad()) {
+        with_entity.add(load_pack(u + static_cast<size_t>(line.first_entity + line.index) * dim + column));
     }
     for (int other = threadIdx.x / 32; other < line.side; other += WARPS) {
         Sum sum = alone;
         if (!line.is_pad() && other < line.entities) { // the pad index pairs with nobody
             const int a = min(line.index, other), b = max(line.index, other);
-            sum.add(subject ? entity : load_pack(u + static_cast<size_t>(other) * dim));
+            sum = with_entity;
             sum.add(load_pack(c + line.pair(a, b) * dim + column));
         }
         for (float &x : sum.values) {
@@ -163,9 +162,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
     }
     store_pack(partials + static_cast<size_t>(blockIdx.x) * dim + mine, sum);
     if (!line.is_pad()) {
-        const uint2 four = {pack_bf16(sum.values[0], sum.values[1]), pack_bf16(sum.values[2], sum.values[3])};
-        const size_t row = line.first_entity + line.index;
-        *reinterpret_cast<uint2 *>(du + row * dim + mine) = four;
+        store_four(du + static_cast<size_t>(line.first_entity + line.index) * dim + mine, sum);
     }
 }
 

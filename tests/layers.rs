@@ -39,9 +39,6 @@ const NO_KERNEL: &[&str] = &[
     "gelu",
     "layernorm",
     "linear",
-    "loss",
-    "optim",
-    "pair_combine",
 ];
 
 /// Its module's name in the table, from a path below `src` or the words after `crate::`.
