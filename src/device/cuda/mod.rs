@@ -5,6 +5,7 @@ pub mod gpu;
 pub mod images;
 mod launch;
 pub mod memory;
+pub mod software;
 
 pub use launch::{Accumulator, Launch};
 
