@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// norm[0]: the norm; norm[1]: the scale.
+// norm[0]: the norm; norm[1]: the scale, NaN where no step may be taken.
 extern "C" __global__ void __launch_bounds__(THREADS)
     gradient_norm(const double *__restrict__ partials, double *__restrict__ norm, int blocks, double clip, double slack) {
     double sum = 0.0;
@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sum = block_total<THREADS>(sum);
     if (threadIdx.x == 0) {
         norm[0] = sqrt(sum);
-        norm[1] = fmin(1.0, clip / (norm[0] + slack));
+        norm[1] = isfinite(norm[0]) ? fmin(1.0, clip / (norm[0] + slack)) : NAN;
     }
 }
 
@@ -91,10 +91,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     adamw(float *__restrict__ weights, bf16 *__restrict__ copy, const float *__restrict__ grad, float *__restrict__ m,
           float *__restrict__ v, const double *__restrict__ norm, size_t start, size_t count, Step step) {
     const size_t i = (static_cast<size_t>(blockIdx.x) * THREADS + threadIdx.x) * PACK;
-    if (i >= count || !isfinite(norm[0])) {
+    const float scale = static_cast<float>(norm[1]);
+    if (i >= count || isnan(scale)) {
         return;
     }
-    const float scale = static_cast<float>(norm[1]);
     const size_t at = start + i;
     if (i + PACK <= count) {
         Pack<float> w = load_pack(weights + at), first = load_pack(m + at), second = load_pack(v + at);

@@ -61,11 +61,6 @@ struct Sum {
             values[i] += to_float(pack.values[i]);
         }
     }
-    __device__ void add(const Sum &other) {
-        for (int i = 0; i < COUNT; i++) {
-            values[i] += other.values[i];
-        }
-    }
     // Adds the gradient before the tanh.
     __device__ void add_slope(const Pack<bf16> &dz, const Pack<bf16> &z) {
         for (int i = 0; i < COUNT; i++) {
@@ -90,9 +85,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
         return;
     }
     const Line line = load_line(lines);
-    Sum alone = {}, with_entity = {};
+    Sum alone = {};
     alone.add(load_pack(bias + column));
-    with_entity.add(alone);
+    Sum with_entity = alone;
     if (!line.is_pad()) {
         with_entity.add(load_pack(u + static_cast<size_t>(line.first_entity + line.index) * dim + column));
     }
@@ -128,7 +123,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
         const size_t mirror = line.cell(other, !subject) * dim + column;
         Sum slope = {};
         slope.add_slope(load_pack(dz + here), load_pack(z + here));
-        total.add(slope);
+        for (int i = 0; i < COUNT; i++) {
+            total.values[i] += slope.values[i];
+        }
         if (line.is_pad()) {
             if (other < line.index) {
                 total.add_slope(load_pack(dz + mirror), load_pack(z + mirror));

@@ -173,7 +173,7 @@ fn an_all_zero_cell_costs_ln_r_and_extreme_logits_stay_finite() {
 #[test]
 fn on_the_gpu() {
     for objective in OBJECTIVES {
-        for (cells, classes) in [(0, 5), (1, 5), (7, 19), (65, 97), (16, 130)] {
+        for (cells, classes) in [0, 1, 7, 65].into_iter().flat_map(|cells| [5, 19, 97, 130].map(|r| (cells, r))) {
             let case = Case { cells, classes, objective, teacher: None };
             case.check_on_the_gpu(case.logits());
         }
@@ -191,6 +191,22 @@ fn on_the_gpu() {
     }
     let case = Case { cells: 1, classes: 30_000, objective: OBJECTIVES[0], teacher: None };
     refused_on_gpu(&[case.logits()], &|tape, t| case.run(tape, &t[0]), "30000 classes");
+}
+
+/// Four mean documents.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (cells, classes) = (4 * 406, 97);
+    for teachers in [0, 1] {
+        let teacher = (teachers == 1).then(|| (random(5, cells * classes), 0.75, Distillation::Mse));
+        let case = Case { cells, classes, objective: OBJECTIVES[0], teacher };
+        let logits = tensor(&device, DType::F32, &[cells, classes], &case.logits().values);
+        let counted = counted(|| drop(case.run(&mut Tape::training(1, 1), &logits).unwrap()));
+        let a_cell = classes * (4 + 4 * teachers + 2) + 16;
+        let sums = 16 * cells.div_ceil(16);
+        gate(&counted, "loss_cells", cells * a_cell + sums, cells * a_cell + sums);
+    }
 }
 
 /// The gradient of a cell whose loss is not finite is NaN, that of the others as without it.

@@ -175,6 +175,22 @@ fn a_span_that_starts_anywhere_is_refused_on_the_gpu() {
     assert!(error.code() == "E-KERNEL" && error.to_string().contains("starts at element 4"), "{error}");
 }
 
+/// Some of a model's 194 million: the counts a parameter do not depend on their number.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let n = 1_000_001;
+    let mut state = State::new(&device, DType::F32, &vec![0.0; n]);
+    let (grad, spans) = (random(2, n), [Span { range: 0..n, rate: 1e-3, decay: 0.0 }]);
+    let counted = counted(|| state.step(&grad, &spans, 1, 1.0).map(drop).unwrap());
+    // The clip factor is 8 bytes for a thread's four elements.
+    gate(&counted, "adamw", 30 * n, 30 * n + 8 * n / 4);
+    for norm in counted.iter().filter(|c| c.kernel == "gradient_norm_partials") {
+        // It stores 8 bytes of a sector for 65,536 that it reads: no gate for these.
+        assert!(norm.load_efficiency() >= 0.95 && norm.distinct_bytes() <= 1.01 * 4.0 * n as f64, "{norm:?}");
+    }
+}
+
 #[test]
 fn adamw_refuses_what_does_not_fit() {
     let device = poisoned(1);

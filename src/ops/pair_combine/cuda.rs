@@ -1,8 +1,9 @@
 use super::Role;
-use crate::device::cuda::{Accumulator, Cuda, Words};
+use crate::device::cuda::{Cuda, Words};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::layout::Grid;
+use crate::tape::Grads;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub fn backward(
     grid: &Arc<Grid>,
     role: Role,
     (du, dc): (&mut Tensor, &mut Tensor),
-    grads: &mut impl Accumulator,
+    grads: &mut Grads,
 ) -> Result<()> {
     let (words, dim) = (lines(cuda, grid)?, z.dim());
     check_dim(cuda, dim)?;
