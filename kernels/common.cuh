@@ -64,6 +64,12 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
     return *reinterpret_cast<uint32_t *>(&pair);
 }
 
+// Four neighbours in one store. (One number of 8 bytes: nvcc sometimes splits a uint2.)
+__device__ inline void store_four(bf16 *to, const Pack<float> &four) {
+    const uint64_t low = pack_bf16(four.values[0], four.values[1]), high = pack_bf16(four.values[2], four.values[3]);
+    *reinterpret_cast<uint64_t *>(to) = high << 32 | low;
+}
+
 // Every lane gets the sum, always of the same tree.
 __device__ inline float warp_sum(float x) {
     for (int step = 16; step > 0; step /= 2) {

@@ -34,9 +34,6 @@ const NO_KERNEL: &[&str] = &[
     "context_pool",
     "entity_pool",
     "linear",
-    "loss",
-    "optim",
-    "pair_combine",
 ];
 
 /// Its module's name in the table, from a path below `src` or the words after `crate::`.
