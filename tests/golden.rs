@@ -289,6 +289,7 @@ fn numbers(model: &Model, case: &Case) -> BTreeMap<String, Vec<f64>> {
     let objective = Objective::AdaptiveFocal { gamma: 1.0, released: true };
     let labels = case.labels(&model.config);
     let value = loss(&mut tape, &logits, &labels, objective, Some(&teacher), logits.rows()).unwrap();
+    let value = value.read().unwrap();
     let mut grads = Grads::new(device, DType::F32, model.params.len()).unwrap();
     tape.backward(&mut grads).unwrap();
     let value = value.read().unwrap();
