@@ -17,7 +17,7 @@ use docre::dtype::DType;
 use half::bf16;
 
 pub fn round(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|&x| bf16::from_f64(x).to_f64()).collect()
+    values.iter().map(|&x| f64::from(bf16::from_f32(x as f32))).collect()
 }
 
 /// The operand is f32 on a GPU.
