@@ -32,7 +32,6 @@ const NO_KERNEL: &[&str] = &[
     "axial",
     "bilinear",
     "context_pool",
-    "dropout",
     "embedding",
     "entity_pool",
     "gather",
