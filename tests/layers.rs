@@ -26,7 +26,6 @@ const ALLOWED: [(&str, &str); 3] = [
 
 /// Ops without a CUDA kernel yet. This list may only shrink.
 const NO_KERNEL: &[&str] = &[
-    "add",
     "attention",
     "attention_rows",
     "axial",
