@@ -33,7 +33,6 @@ const NO_KERNEL: &[&str] = &[
     "context_pool",
     "embedding",
     "entity_pool",
-    "layernorm",
     "linear",
     "loss",
     "optim",
