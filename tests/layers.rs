@@ -31,7 +31,6 @@ const NO_KERNEL: &[&str] = &[
     "axial",
     "bilinear",
     "context_pool",
-    "embedding",
     "entity_pool",
     "linear",
     "loss",
