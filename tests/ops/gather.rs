@@ -42,7 +42,7 @@ fn on_the_gpu() {
     {
         let s = Arc::new(sources(lists, x_rows));
         let x = activation("x", &[x_rows, dim]);
-        on_gpu(&[x.clone()], &|tape, t| gather(tape, &t[0], &s));
+        on_gpu(std::slice::from_ref(&x), &|tape, t| gather(tape, &t[0], &s));
         on_gpu(&[wide(x)], &|tape, t| gather(tape, &t[0], &s));
     }
 }

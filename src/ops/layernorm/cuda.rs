@@ -29,9 +29,7 @@ pub fn forward(
     branch: Option<&Tensor>,
     (weight, bias, eps): (&Tensor, &Tensor, f64),
     drop: Dropout,
-    y: &mut Tensor,
-    saved: Option<&mut Tensor>,
-    stats: &mut Tensor,
+    (y, saved, stats): (&mut Tensor, Option<&mut Tensor>, &mut Tensor),
 ) -> Result<()> {
     let (rows, dim) = (x.rows(), x.dim());
     let names = ["layernorm_forward_256", "layernorm_forward_512", "layernorm_forward_768", "layernorm_forward_1024"];

@@ -37,7 +37,8 @@ pub fn layernorm(
     let keep = tape.is_recording() && branch.is_some();
     let mut sum = if keep { Some(x.device().alloc("layernorm.sum", x.dtype(), x.shape())?) } else { None };
     let params = (weight, bias, eps);
-    dispatch!("layernorm", x.device(), x.dtype(), forward(x, branch, params, drop, &mut y, sum.as_mut(), &mut stats))?;
+    let into = (&mut y, sum.as_mut(), &mut stats);
+    dispatch!("layernorm", x.device(), x.dtype(), forward(x, branch, params, drop, into))?;
     let (y, sum) = (y.settled(), sum.map(Tensor::settled));
     if tape.is_recording() {
         let (x, branch, weight, bias, out) = (x.clone(), branch.cloned(), weight.clone(), bias.clone(), y.clone());
