@@ -3,19 +3,29 @@
 
 #include "common.cuh"
 
-// The standard normal distribution function. Where erf is near -1 the sum cancels, and leaves an absolute error of some
-// 2^-24; times x (erf is -1 from -5.6 on) that is 2^-21, which no bf16 sum over such values can hold.
-__device__ inline float normal_share(float x) {
-    constexpr float SQRT_HALF = 0.70710678118654752f;
-    return fmaf(0.5f, erff(x * SQRT_HALF), 0.5f);
+// exp(-x^2 / 2): the normal density without its factor.
+__device__ inline float bell(float x) { return exp2_fast(-0.5f * LOG2_E * x * x); }
+
+// Phi(-|x|), the smaller share of the normal distribution, with `height` = bell(x): Abramowitz and Stegun 7.1.26 for
+// z = |x| / sqrt 2, halved. In f32 within 3e-7, and within 0.2 % of itself down to x = 5: nothing cancels. erff is as
+// good for bf16, but branches, and takes more than twice the instructions.
+__device__ inline float tail(float x, float height) {
+    const float t = reciprocal_fast(fmaf(0.3275911f * 0.70710678f, fabsf(x), 1.0f));
+    float sum = 0.5f * 1.061405429f;
+    sum = fmaf(sum, t, 0.5f * -1.453152027f);
+    sum = fmaf(sum, t, 0.5f * 1.421413741f);
+    sum = fmaf(sum, t, 0.5f * -0.284496736f);
+    sum = fmaf(sum, t, 0.5f * 0.254829592f);
+    return sum * t * height;
 }
 
-// x Phi(x) = x / 2 (1 + erf(x / sqrt 2)).
-__device__ inline float gelu(float x) { return x * normal_share(x); }
+// x Phi(x) = x / 2 (1 + erf(x / sqrt 2)). Of an infinity: NaN.
+__device__ inline float gelu(float x) { return fmaf(-fabsf(x), tail(x, bell(x)), fmaxf(x, 0.0f)); }
 
-// d gelu / dx = Phi(x) + x phi(x), with phi the normal density: exp(-x^2 / 2) / sqrt(2 pi).
+// d gelu / dx = Phi(x) + x phi(x), phi(x) = bell(x) / sqrt(2 pi).
 __device__ inline float gelu_slope(float x) {
     constexpr float PEAK = 0.39894228040143268f; // 1 / sqrt(2 pi)
-    const float density = PEAK * exp2_fast(-0.5f * LOG2_E * x * x);
-    return fmaf(x, density, normal_share(x));
+    const float height = bell(x);
+    const float less = tail(x, height);
+    return fmaf(PEAK * height, x, x < 0.0f ? less : 1.0f - less);
 }
