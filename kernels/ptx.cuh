@@ -1,5 +1,5 @@
 // The instructions that CUDA C++ has no name for: the only file with `asm`. (PTX ISA 9.0, sections 9.7.9.25 cp.async,
-// 9.7.15.5 mma and ldmatrix, 9.7.3 ex2.)
+// 9.7.15.5 mma and ldmatrix, 9.7.3 ex2 and rcp.)
 #pragma once
 
 #include <stdint.h>
@@ -66,5 +66,12 @@ __device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t 
 __device__ inline float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 1 / x to 1 unit in the last place; subnormal x count as 0.
+__device__ inline float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }

@@ -36,7 +36,6 @@ const NO_KERNEL: &[&str] = &[
     "embedding",
     "entity_pool",
     "gather",
-    "gelu",
     "layernorm",
     "linear",
     "loss",
