@@ -37,7 +37,6 @@ const NO_KERNEL: &[&str] = &[
     "entity_pool",
     "gather",
     "layernorm",
-    "linear",
     "loss",
     "optim",
     "pair_combine",
