@@ -8,8 +8,8 @@ __device__ inline uint32_t shared_address(const void *p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// 16 bytes from global to shared memory in the background; zeros where `inside` is false, and nothing is read.
-// `from` must be a valid address in either case.
+// 16 bytes from global to shared memory in the background; zeros where `inside` is false. Nothing is read then, so
+// `from` may lie outside of the matrix.
 __device__ inline void copy_async(void *to, const void *from, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                  "r"(inside ? 16 : 0)

@@ -33,7 +33,6 @@ const NO_KERNEL: &[&str] = &[
     "bilinear",
     "context_pool",
     "entity_pool",
-    "linear",
 ];
 
 /// Its module's name in the table, from a path below `src` or the words after `crate::`.

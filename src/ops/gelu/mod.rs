@@ -16,6 +16,12 @@ pub fn gelu(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
     let mut y = x.device().alloc("gelu", x.dtype(), x.shape())?;
     dispatch!("gelu", x.device(), x.dtype(), forward(x, &mut y))?;
     let y = y.settled();
+    record(tape, x, &y);
+    Ok(y)
+}
+
+/// The backward pass of `y = gelu(x)`.
+pub(super) fn record(tape: &mut Tape, x: &Tensor, y: &Tensor) {
     let (x, out) = (x.clone(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&out) else { return Ok(()) };
@@ -23,5 +29,4 @@ pub fn gelu(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
         dispatch!("gelu.backward", x.device(), x.dtype(), backward(&dy, &x, &mut dx))?;
         grads.put(&x, dx)
     });
-    Ok(y)
 }
