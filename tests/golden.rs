@@ -292,7 +292,6 @@ fn numbers(model: &Model, case: &Case) -> BTreeMap<String, Vec<f64>> {
     let value = value.read().unwrap();
     let mut grads = Grads::new(device, DType::F32, model.params.len()).unwrap();
     tape.backward(&mut grads).unwrap();
-    let value = value.read().unwrap();
     found.insert("loss.focal".into(), vec![value.objective]);
     found.insert("loss.mse".into(), vec![value.distillation]);
     let dir = tempfile::tempdir().unwrap();
