@@ -68,3 +68,9 @@ __device__ inline float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+// The same pointer, of which the compiler knows nothing: it keeps it in registers instead of computing it anew in a loop.
+template <typename T> __device__ inline T *kept(T *pointer) {
+    asm("" : "+l"(pointer));
+    return pointer;
+}

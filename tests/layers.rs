@@ -30,7 +30,6 @@ const NO_KERNEL: &[&str] = &[
     "attention",
     "attention_rows",
     "axial",
-    "bilinear",
     "context_pool",
     "dropout",
     "embedding",
