@@ -15,15 +15,15 @@
 //
 // forward, block (tile of pairs, 256 columns): reads 16 entities' A and all H of the document for its columns, writes
 //     c; blocks of the first columns write `inverse`.
-// means, warp a pair: reads c and dc.
+// means, block (8 pairs, a warp each): reads c and dc.
 // attention gradient, block (64 tokens, 8 entities a): goes over all b in ascending order, reads dc of its pairs, H of
 //     its tokens and A of all entities at its tokens, writes dA. The sums over b stay in shared memory.
 // hidden gradient, block (64 tokens, 256 columns): goes over all tiles of pairs, reads A at its tokens and dc of all
 //     pairs for its columns, writes dH. The sums stay in registers.
 // Each value of the results has one owner, and every sum one order.
 //
-// Launch: 256 threads; forward (tiles, columns / 256), hidden gradient the same with tiles of tokens; means (pairs / 8);
-// attention gradient (tiles of tokens and entities) with attention_gradient_bytes(heads) of shared memory.
+// Launch: 256 threads; forward (tiles, columns / 256); hidden gradient the same with tiles of tokens; means (pairs
+// / 8); attention gradient (tiles of tokens and entities) with attention_gradient_bytes(heads) of shared memory.
 // dim: a multiple of 8. Rows of A start wherever the number of tokens puts them, so a warp's 128 bytes of it usually
 // touch five sectors instead of four (load and store efficiency 80 % there). Not measured on a GPU yet.
 #include "common.cuh"
@@ -223,21 +223,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     context_pool_means(const bf16 *c, const bf16 *dc, float *means, int pairs, int dim) {
-    const int pair = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
-    if (pair >= pairs) {
-        return; // the whole warp
-    }
+    constexpr int WARPS = THREADS / 32;
+    __shared__ float sums[WARPS]; // so that a block writes a whole sector
+    const int first = blockIdx.x * WARPS, warp = threadIdx.x / 32;
     float sum = 0.0f;
-    for (int column = threadIdx.x % 32 * 8; column < dim; column += 32 * 8) {
-        const size_t at = static_cast<size_t>(pair) * dim + column;
-        const Pack<bf16> x = load_pack(c + at), dx = load_pack(dc + at);
-        for (int i = 0; i < 8; i++) {
-            sum += to_float(x.values[i]) * to_float(dx.values[i]);
+    if (first + warp < pairs) {
+        for (int column = threadIdx.x % 32 * 8; column < dim; column += 32 * 8) {
+            const size_t at = static_cast<size_t>(first + warp) * dim + column;
+            const Pack<bf16> x = load_pack(c + at), dx = load_pack(dc + at);
+            for (int i = 0; i < 8; i++) {
+                sum += to_float(x.values[i]) * to_float(dx.values[i]);
+            }
         }
     }
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) {
-        means[pair] = sum;
+        sums[warp] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x < WARPS && first + threadIdx.x < pairs) {
+        means[first + threadIdx.x] = sums[threadIdx.x];
     }
 }
 

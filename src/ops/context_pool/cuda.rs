@@ -76,6 +76,7 @@ fn attention_gradient_bytes(heads: usize) -> usize {
     ring + dq + factors + SIDE * heads * TOKENS * 4
 }
 
+#[allow(clippy::too_many_arguments)] // the op's tensors, by name
 pub fn forward(
     cuda: &Cuda,
     a: &Tensor,
