@@ -103,3 +103,28 @@ fn a_document_has_the_same_bits_alone() {
     let places = [first..first + 5 * heads * 40, 9 * width..49 * width];
     check_alone(&all.inputs, &of(&all), &of(&one), 6 * width, &places);
 }
+
+fn gpu_case(sizes: &Sizes, width: usize, pooling: Pooling, size_of_a: f64) {
+    let Setup { documents, grid, inputs: [mut a, h] } = setup(sizes, width, pooling.heads, false);
+    a.values.iter_mut().for_each(|x| *x = f64::from((*x * size_of_a) as f32));
+    on_gpu(&[wide(a), h], &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, pooling));
+}
+
+/// Weights are rounded to bf16, as in eager bf16 code; the sum of a row of them is 1 on the GPU.
+#[test]
+fn on_the_gpu() {
+    for pooling in [KD_DOCRE, ATLOP] {
+        gpu_case(&[], 32, pooling, 1.0);
+        gpu_case(&[(1, 1)], 8, pooling, 1.0);
+        gpu_case(&[(0, 5), (2, 7), (0, 3), (1, 2), (3, 0)], 40, pooling, 1.0);
+        gpu_case(&[(7, 31), (8, 64), (9, 65), (3, 63)], 96, pooling, 1.0);
+    }
+    // Attention of real documents: q is about 1e-5, and epsilon must not matter.
+    gpu_case(&[(3, 130)], 384, Pooling { heads: 12, ..KD_DOCRE }, 0.003);
+    gpu_case(&[(2, 13), (1, 70)], 768, ATLOP, 0.01);
+    gpu_case(&[(17, 20)], 264, KD_DOCRE, 1.0);
+    gpu_case(&[(42, 33)], 32, KD_DOCRE, 1.0);
+    let Setup { documents, grid, inputs: [a, h] } = setup(&[(2, 3)], 12, 3, false);
+    let op: Op = &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, KD_DOCRE);
+    refused_on_gpu(&[wide(a), h], op, "context_pool on the GPU: dim 12");
+}

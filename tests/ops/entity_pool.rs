@@ -39,3 +39,24 @@ fn one_mention_is_copied_and_none_is_zero() {
     assert_same_bits("pool", &got[..4], &[88.5, 1e-30, 0.0, 0.0]);
     assert_close("a row listed twice", &got[4..], &[1e3 + 2f64.ln(), -0.1 + 2f64.ln()], 1e-15);
 }
+
+#[test]
+fn on_the_gpu() {
+    // Lists of 1, 2, 3 and no mentions, rows that several entities share, a row listed more than once.
+    for (lists, rows, dim) in [(0, 3, 8), (1, 1, 32), (7, 9, 40), (42, 20, 96), (33, 31, 384), (22, 40, 768)] {
+        let s = Arc::new(sources(lists, rows));
+        on_gpu(&[activation("h", &[rows, dim])], &|tape, t| entity_pool(tape, &t[0], &s));
+    }
+    let (ones, none) = (Segments::from_lengths([1; 65]), Segments::from_lengths([0; 3]));
+    let copies = Sources { rows: ones, index: (0..65).map(|i| i * i % 7).collect(), weight: vec![1.0; 65] };
+    let empty = Sources { rows: none, index: vec![], weight: vec![] };
+    for s in [copies, empty].map(Arc::new) {
+        on_gpu(&[activation("h", &[7, 32])], &|tape, t| entity_pool(tape, &t[0], &s));
+    }
+    let s = Arc::new(sources(7, 9));
+    refused_on_gpu(
+        &[activation("h", &[9, 12])],
+        &|tape, t| entity_pool(tape, &t[0], &s),
+        "entity_pool on the GPU: dim 12",
+    );
+}
