@@ -25,6 +25,32 @@ template <typename T> __device__ inline void store_pack(T *to, const Pack<T> &pa
     *reinterpret_cast<Pack<T> *>(to) = pack;
 }
 
+// The first `count` values of a pack, zeros behind them: for the end of an array that need not be whole packs.
+template <typename T> __device__ inline Pack<T> load_upto(const T *from, int count) {
+    if (count >= Pack<T>::COUNT) {
+        return load_pack(from);
+    }
+    Pack<T> pack;
+#pragma unroll
+    for (int i = 0; i < Pack<T>::COUNT; i++) {
+        pack.values[i] = i < count ? from[i] : T(0.0f);
+    }
+    return pack;
+}
+
+template <typename T> __device__ inline void store_upto(T *to, const Pack<T> &pack, int count) {
+    if (count >= Pack<T>::COUNT) {
+        store_pack(to, pack);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < Pack<T>::COUNT; i++) {
+        if (i < count) {
+            to[i] = pack.values[i];
+        }
+    }
+}
+
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bf16 x) { return __bfloat162float(x); }
 
@@ -36,6 +62,12 @@ template <> __device__ inline bf16 from_float<bf16>(float x) { return __float2bf
 __device__ inline uint32_t pack_bf16(float low, float high) {
     __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     return *reinterpret_cast<uint32_t *>(&pair);
+}
+
+// Four neighbours in one store. (One number of 8 bytes: nvcc sometimes splits a uint2.)
+__device__ inline void store_four(bf16 *to, const Pack<float> &four) {
+    const uint64_t low = pack_bf16(four.values[0], four.values[1]), high = pack_bf16(four.values[2], four.values[3]);
+    *reinterpret_cast<uint64_t *>(to) = high << 32 | low;
 }
 
 // Every lane gets the sum, always of the same tree.
@@ -88,6 +120,25 @@ __device__ inline uint4 dropout_words(const Dropout &drop, uint64_t group) {
 // 0 or 1 / (1 - p).
 __device__ inline float dropout_factor(const Dropout &drop, uint32_t word) {
     return word >= drop.threshold ? drop.scale : 0.0f;
+}
+
+// The factors of elements `first` to `first` + 7; `first` is a multiple of 4. All 1 where dropout is off.
+__device__ inline void dropout_factors(const Dropout &drop, uint64_t first, float (&factors)[8]) {
+    if (drop.is_off()) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            factors[i] = 1.0f;
+        }
+        return;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const uint4 words = dropout_words(drop, first / 4 + half);
+        factors[4 * half] = dropout_factor(drop, words.x);
+        factors[4 * half + 1] = dropout_factor(drop, words.y);
+        factors[4 * half + 2] = dropout_factor(drop, words.z);
+        factors[4 * half + 3] = dropout_factor(drop, words.w);
+    }
 }
 
 // Offset in values of the 16-byte chunk `chunk` of row `row` in a tile with rows of WIDTH 16-bit values. Chunks are

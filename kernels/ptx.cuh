@@ -1,5 +1,5 @@
 // The instructions that CUDA C++ has no name for: the only file with `asm`. (PTX ISA 9.0, sections 9.7.9.25 cp.async,
-// 9.7.15.5 mma and ldmatrix, 9.7.3 ex2.)
+// 9.7.15.5 mma and ldmatrix, 9.7.3 ex2 and rcp.)
 #pragma once
 
 #include <stdint.h>
@@ -8,8 +8,8 @@ __device__ inline uint32_t shared_address(const void *p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// 16 bytes from global to shared memory in the background; zeros where `inside` is false, and nothing is read.
-// `from` must be a valid address in either case.
+// 16 bytes from global to shared memory in the background; zeros where `inside` is false. Nothing is read then, so
+// `from` may lie outside of the matrix.
 __device__ inline void copy_async(void *to, const void *from, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                  "r"(inside ? 16 : 0)
@@ -67,4 +67,17 @@ __device__ inline float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+// 1 / x to 1 unit in the last place; subnormal x count as 0.
+__device__ inline float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// The same pointer, of which the compiler knows nothing: it keeps it in registers instead of computing it anew in a loop.
+template <typename T> __device__ inline T *kept(T *pointer) {
+    asm("" : "+l"(pointer));
+    return pointer;
 }

@@ -1,4 +1,5 @@
 //! docre: document-level relation extraction (KD-DocRE, ATLOP), training and inference.
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;

@@ -55,6 +55,10 @@ impl Grads {
     pub fn flat_mut(&mut self) -> &mut Tensor {
         &mut self.params
     }
+    /// Drops what was put for activations and nobody took: the inputs' gradients, where they are not parameters.
+    pub fn forget_activations(&mut self) {
+        self.activations.clear();
+    }
     /// Sets all parameter gradients to zero for the next step.
     pub fn clear(&mut self) -> Result<()> {
         self.activations.clear();

@@ -122,7 +122,7 @@ impl Tensor {
         if shape.iter().product::<usize>() != values.len() {
             return Err(Error::shape("from_rounded", "values", shape, values.len()));
         }
-        let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f64(x.f64())).collect();
+        let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f32(x.f64() as f32)).collect();
         let data = Data::Cuda(cuda.store(tag, bytemuck::cast_slice(&rounded))?);
         Ok(Self::new(device, DType::BF16, shape, data))
     }
@@ -218,7 +218,7 @@ impl Tensor {
             Data::Cuda(memory) => {
                 let (at, bytes) = (from * dtype.size(), len * dtype.size());
                 match dtype {
-                    DType::BF16 => memory.fill(at, bytes, &bf16::from_f64(value).to_le_bytes())?,
+                    DType::BF16 => memory.fill(at, bytes, &bf16::from_f32(value as f32).to_le_bytes())?,
                     DType::F32 => memory.fill(at, bytes, &(value as f32).to_le_bytes())?,
                     DType::F64 if value == 0.0 => memory.fill(at, bytes, &[0])?,
                     DType::F64 => return Err(Error::shape("fill", "value of F64 on a GPU", 0.0, value)),

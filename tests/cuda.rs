@@ -1,12 +1,15 @@
 //! What docre makes of a CUDA driver, shown by softgpu: the driver in software that `make softgpu` builds.
 
+mod common;
+
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// `docre doctor` in a process that finds softgpu with these settings; None, and said, where it is not built.
-fn doctor(args: &[&str], settings: &[(&str, &str)]) -> Option<String> {
+/// docre in a process that finds softgpu with these settings; None, and said, where it is not built.
+fn docre(args: &[&str], settings: &[(&str, &str)]) -> Option<Output> {
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/softgpu");
     if !library.join("libcuda.so.1").exists() {
         let required = std::env::var("DOCRE_REQUIRE_CUDA_TESTS").is_ok_and(|value| value == "1");
@@ -15,8 +18,12 @@ fn doctor(args: &[&str], settings: &[(&str, &str)]) -> Option<String> {
         return None;
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_docre"));
-    command.arg("doctor").args(args).env("LD_LIBRARY_PATH", library).envs(settings.iter().copied());
-    let output = command.output().expect("docre starts");
+    command.args(args).env("LD_LIBRARY_PATH", library).env_remove("DOCRE_DEVICE").envs(settings.iter().copied());
+    Some(command.output().expect("docre starts"))
+}
+
+fn doctor(args: &[&str], settings: &[(&str, &str)]) -> Option<String> {
+    let output = docre(&[&["doctor"], args].concat(), settings)?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).expect("UTF-8"))
 }
@@ -37,10 +44,74 @@ fn doctor_describes_the_gpu_and_says_that_it_is_software() {
     assert!(said.contains("GPU        softgpu sm_80"), "{said}");
 }
 
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo.jsonl");
+
+/// Margins by (document, subject, object, relation), of all relations down to a margin of -3.
+fn margins(device: &str) -> Option<BTreeMap<String, f64>> {
+    let args = ["extract", DEMO, "--device", device, "--threshold=-3", "--max-labels=20", "--batch-size=2"];
+    let output = docre(&args, &[("SOFTGPU_CHECKS", "bounds")])?;
+    assert!(output.status.success(), "{}", err(&output));
+    assert_eq!(err(&output).contains("a CUDA driver in software"), device == "cuda", "{}", err(&output));
+    let mut found = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let document: Value = serde_json::from_str(line).unwrap();
+        for relation in document["relations"].as_array().unwrap() {
+            let key = format!("{} {} {} {}", document["id"], relation["h"], relation["t"], relation["r"]);
+            found.insert(key, relation["margin"].as_f64().unwrap());
+        }
+    }
+    Some(found)
+}
+
+/// How far a margin in bf16 may be from that in f32: logits of the demo model go up to about 10; some 60 roundings of
+/// activations to 8 bits on the way, of random direction, are 2^-9 sqrt(60) of that.
+const MARGIN_TOLERANCE: f64 = 0.2;
+
+#[test]
+fn extraction_finds_the_same_relations_on_the_gpu() {
+    let (Some(cpu), Some(gpu)) = (margins("cpu"), margins("cuda")) else { return };
+    assert!(cpu.values().filter(|m| **m > 0.0).count() > 10, "{} relations", cpu.len());
+    let mut worst = 0f64;
+    for (key, margin) in &cpu {
+        match gpu.get(key) {
+            Some(other) => worst = worst.max((margin - other).abs()),
+            None => assert!(*margin < -3.0 + MARGIN_TOLERANCE, "{key}: {margin} on the CPU only"),
+        }
+    }
+    for (key, margin) in &gpu {
+        assert!(cpu.contains_key(key) || *margin < -3.0 + MARGIN_TOLERANCE, "{key}: {margin} on the GPU only");
+    }
+    println!("{} margins, largest difference {worst:.3}", cpu.len());
+    assert!(worst <= MARGIN_TOLERANCE, "{worst}");
+}
+
+#[test]
+fn sizes_without_a_kernel_are_refused_by_name_on_the_gpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    common::models::write_model(&model, common::models::tiny()); // heads of 8
+    let args = ["extract", DEMO, "--device", "cuda", "-m", model.to_str().unwrap()];
+    let Some(output) = docre(&args, &[]) else { return };
+    let said = err(&output);
+    assert!(output.status.code() == Some(5) && said.contains("E-KERNEL") && said.contains("--device cpu"), "{said}");
+}
+
+#[test]
+fn auto_never_chooses_softgpu() {
+    let Some(output) = docre(&["extract", DEMO, "-v", "--device", "auto"], &[]) else { return };
+    assert!(output.status.success() && err(&output).contains("device: cpu"), "{}", err(&output));
+}
+
 #[test]
 fn a_driver_that_does_not_work_is_no_crash() {
     let Some(said) = doctor(&[], &[("SOFTGPU_PROFILE", "sm_1")]) else { return };
     assert!(said.contains("the CUDA driver does not work"), "{said}");
+    let Some(output) = docre(&["extract", DEMO, "--device", "cuda"], &[("SOFTGPU_PROFILE", "sm_1")]) else { return };
+    assert!(output.status.code() == Some(5) && err(&output).contains("E-DEVICE"), "{}", err(&output));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn gradients(model: &Model, documents: &[&Encoded], recompute: bool, cells: usiz
     let value = loss(&mut tape, &logits, &labels(&batch, documents), FOCAL, None, cells).unwrap();
     let mut grads = Grads::new(model.params.device(), model.params.dtype(), model.params.len()).unwrap();
     tape.backward(&mut grads).unwrap();
-    (value.objective, grads.flat().to_f64().unwrap())
+    (value.read().unwrap().objective, grads.flat().to_f64().unwrap())
 }
 
 fn cells(documents: &[&Encoded]) -> usize {
@@ -202,7 +202,8 @@ fn check_differences(head: Value) {
             let mut moved = |step: f64| {
                 model.params.flat_mut().0.slice_mut::<f64>()[at] += step;
                 let logits = model.forward(&mut Tape::inference(), &batch, false).unwrap();
-                let value = loss(&mut Tape::inference(), &logits, &gold, FOCAL, None, n).unwrap().objective;
+                let value = loss(&mut Tape::inference(), &logits, &gold, FOCAL, None, n).unwrap();
+                let value = value.read().unwrap().objective;
                 model.params.flat_mut().0.slice_mut::<f64>()[at] -= step;
                 value
             };

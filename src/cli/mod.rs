@@ -1,6 +1,7 @@
 //! Commands: one file each, all of the same shape: an `Args` struct and `run(args) -> Result<exit code>`.
 
 pub mod assets;
+pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod doctor;
@@ -40,6 +41,7 @@ enum Command {
     Model(model::ModelCommand),
     Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Parses, runs, reports: the whole program.
@@ -65,6 +67,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Model(args) => model::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

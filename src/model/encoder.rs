@@ -5,8 +5,8 @@ use super::batch::Batch;
 use super::config::EncoderConfig;
 use crate::error::Result;
 use crate::layout::Segments;
-use crate::ops::linear::linear;
-use crate::ops::{attention::attention, dropout::dropout, embedding::embedding, gelu::gelu, layernorm::layernorm};
+use crate::ops::linear::{linear, linear_gelu};
+use crate::ops::{attention::attention, dropout::dropout, embedding::embedding, layernorm::layernorm};
 use crate::rng::Dropout;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -86,8 +86,7 @@ impl Layer {
         let attended = attention(tape, &qkv, &self.segments, self.heads, self.drops[0])?;
         let branch = self.attention_out.apply(tape, &attended.out)?;
         let x = self.norm(tape, x, &branch, &self.attention_norm, self.drops[1])?;
-        let inner = self.up.apply(tape, &x)?;
-        let inner = gelu(tape, &inner)?;
+        let inner = linear_gelu(tape, &x, &self.up.weight, &self.up.bias)?;
         let branch = self.down.apply(tape, &inner)?;
         let y = self.norm(tape, &x, &branch, &self.output_norm, self.drops[2])?;
         Ok([y, qkv, attended.lse])

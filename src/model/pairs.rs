@@ -13,7 +13,7 @@ use crate::ops::context_pool::{Pooling, context_pool};
 use crate::ops::entity_pool::entity_pool;
 use crate::ops::gather::gather;
 use crate::ops::layernorm::layernorm;
-use crate::ops::linear::linear;
+use crate::ops::linear::{linear, linear_wide};
 use crate::ops::pair_combine::{Role, pair_combine};
 use crate::rng::Dropout;
 use crate::tape::Tape;
@@ -52,7 +52,8 @@ pub fn logits(
             }
             observe("axial", &x);
             let feature = add(tape, &x, &g)?;
-            Affine::new(params, "classifier")?.apply(tape, &feature)?
+            let classifier = Affine::new(params, "classifier")?;
+            linear_wide(tape, &feature, &classifier.weight, Some(&classifier.bias))?
         }
     };
     gather(tape, &cells, &batch.select)

@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::layout::{Encoded, Labels};
 use crate::model::names::Group;
 use crate::model::{Batch, Model};
-use crate::ops::loss::{Objective, loss};
-use crate::ops::optim::{Hyper, Span, adamw, first_non_finite, global_norm};
+use crate::ops::loss::{Loss, Objective, loss};
+use crate::ops::optim::{self, Hyper, Span, first_non_finite};
 use crate::tape::{Grads, Tape};
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -71,18 +71,18 @@ impl Trainer {
         let diagonal = |e: &&Example| e.encoded.mentions.len();
         let off_diagonal = self.model.head()?.architecture == crate::model::config::Architecture::Atlop;
         let total: usize = examples.iter().map(|e| cells(e) - if off_diagonal { diagonal(e) } else { 0 }).sum();
-        let mut sum = 0.0;
+        let mut losses = Vec::new();
         for (i, part) in examples.chunks(self.schedule.batch).enumerate() {
             let pass = self.optimizer.updates * self.schedule.accumulate as u64 + i as u64;
-            sum += self.backward(part, pass as u32, total)?;
+            losses.push(self.backward(part, pass as u32, total)?);
         }
-        let report = self.apply(sum);
+        let report = self.apply(&losses);
         self.grads.clear()?;
         report
     }
 
     /// Adds the gradient of `examples` and returns their part of the loss.
-    fn backward(&mut self, examples: &[&Example], pass: u32, cells: usize) -> Result<f64> {
+    fn backward(&mut self, examples: &[&Example], pass: u32, cells: usize) -> Result<Loss> {
         let documents: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
         let batch = self.model.batch(&documents)?;
         let labels = labels_of(&batch, examples, self.model.head()?.classes);
@@ -91,23 +91,28 @@ impl Trainer {
         let value = loss(&mut tape, &logits, &labels, self.objective, None, cells)?;
         drop(logits);
         tape.backward(&mut self.grads)?;
-        Ok(value.objective)
+        Ok(value)
     }
 
-    fn apply(&mut self, loss: f64) -> Result<Report> {
-        let norm = global_norm(self.grads.flat())?;
-        if !norm.is_finite() || !loss.is_finite() {
+    fn apply(&mut self, losses: &[Loss]) -> Result<Report> {
+        let done = self.optimizer.updates;
+        let (spans, clip) = (self.spans(self.rates(done)), self.schedule.clip);
+        let hyper = Hyper { eps: self.schedule.adam_epsilon, ..Hyper::default() };
+        let Optimizer { m, v, .. } = &mut self.optimizer;
+        let (weights, copy) = self.model.params.flat_mut();
+        let norm = optim::update(weights, copy, self.grads.flat(), m, v, &spans, hyper, done + 1, clip)?;
+        // The whole update is on its way: only now the host waits for it.
+        let norm = norm.read()?;
+        let mut loss = 0.0;
+        for part in losses {
+            loss += part.read()?.objective;
+        }
+        // A loss that is not finite has a gradient that is not finite.
+        if !norm.is_finite() {
             let bad = self.first_bad()?.unwrap_or("loss").to_string();
             return Ok(Report { loss, norm, bad: Some(bad) });
         }
-        let rates = self.rates(self.optimizer.updates);
-        self.optimizer.updates += 1;
-        let spans = self.spans(rates);
-        let hyper = Hyper { eps: self.schedule.adam_epsilon, ..Hyper::default() };
-        let scale = (self.schedule.clip / (norm + 1e-6)).min(1.0);
-        let Optimizer { m, v, updates } = &mut self.optimizer;
-        let (weights, _copy) = self.model.params.flat_mut();
-        adamw(weights, self.grads.flat(), m, v, &spans, hyper, *updates, scale)?;
+        self.optimizer.updates = done + 1;
         Ok(Report { loss, norm, bad: None })
     }
 

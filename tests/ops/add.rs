@@ -32,3 +32,12 @@ fn uses_of_one_value_add_up() {
     let got = run(&device, DType::F64, &inputs, op, 1.0);
     check_gradients(&device, &inputs, op, &got.grads);
 }
+
+#[test]
+fn on_the_gpu() {
+    for n in [0, 1, 7, 8, 9, 2047, 2048, 2049] {
+        let inputs = [activation("a", &[n]), activation("b", &[n])];
+        on_gpu(&inputs, &|tape, t| add::add(tape, &t[0], &t[1]));
+        on_gpu(&inputs.map(wide), &|tape, t| add::add(tape, &t[0], &t[1]));
+    }
+}

@@ -23,3 +23,12 @@ fn off_is_the_same_tensor() {
     let drop = tape.dropout(0.0);
     assert_eq!(dropout(&mut tape, &x, drop).unwrap().id(), x.id());
 }
+
+/// Counts around a group of Philox, a pack, a block of packs; everything dropped.
+#[test]
+fn on_the_gpu() {
+    for (p, n) in [(0.1, 0), (0.5, 1), (0.1, 7), (0.1, 8), (0.5, 63), (0.1, 2047), (0.1, 2048), (0.9, 5001), (1.0, 64)]
+    {
+        on_gpu(&[activation("x", &[n])], &|tape, t| dropout(tape, &t[0], dropout_of(p)));
+    }
+}

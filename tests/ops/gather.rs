@@ -33,3 +33,16 @@ fn a_source_out_of_range_is_an_error() {
     let s = Sources { rows: Segments::from_lengths([1]), index: vec![2], weight: vec![1.0] };
     assert!(gather(&mut docre::tape::Tape::inference(), &x, &Arc::new(s)).is_err());
 }
+
+/// Rows of whole packs and others; activations (bf16) and logits (f32, whose gradient is bf16).
+#[test]
+fn on_the_gpu() {
+    for (lists, x_rows, dim) in
+        [(0, 3, 8), (1, 1, 1), (7, 9, 5), (63, 20, 32), (64, 64, 97), (65, 40, 96), (22, 30, 768), (9, 7, 1024)]
+    {
+        let s = Arc::new(sources(lists, x_rows));
+        let x = activation("x", &[x_rows, dim]);
+        on_gpu(std::slice::from_ref(&x), &|tape, t| gather(tape, &t[0], &s));
+        on_gpu(&[wide(x)], &|tape, t| gather(tape, &t[0], &s));
+    }
+}

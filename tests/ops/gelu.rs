@@ -15,3 +15,13 @@ fn five_checks() {
         check(&[x], &|tape, t| gelu(tape, &t[0]), &|v| plain::<f64>(v), &|v| plain::<f32>(v));
     }
 }
+
+/// Counts around a pack, a block of packs, and a row of the encoder's feed-forward.
+#[test]
+fn on_the_gpu() {
+    for shape in [[0, 8], [1, 1], [7, 1], [1, 8], [3, 3], [1, 2047], [1, 2048], [1, 2049], [7, 3072]] {
+        let mut x = activation("x", &shape);
+        x.values.iter_mut().for_each(|x| *x = f64::from((*x * 3.0) as f32));
+        on_gpu(&[x], &|tape, t| gelu(tape, &t[0]));
+    }
+}

@@ -6,48 +6,18 @@
 //! program's. Parameter gradients start at 1 and are added to. Bits are equal under another order of warps, and in
 //! inference. Every comparison is written so that a NaN fails it.
 
+#[path = "../common/gpu.rs"]
+mod device;
+
+pub use device::{counted, gate, gpu, reorder};
+
 use crate::support::*;
 use docre::device::Device;
 use docre::dtype::DType;
 use half::bf16;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// The device that `DOCRE_TEST_DEVICE` names, one test at a time: faults and the order of warps are the process's.
-/// `None`: skipped, and said.
-pub fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
-    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let device = DEVICE.get_or_init(open).clone();
-    if device.is_none() {
-        println!("SKIPPED on the GPU: DOCRE_TEST_DEVICE is not set (softgpu or cuda; `make test` sets it)");
-    }
-    device.map(|device| (device, turn))
-}
-
-fn open() -> Option<Device> {
-    let asked = std::env::var("DOCRE_TEST_DEVICE").ok().filter(|name| !name.is_empty())?;
-    let device = Device::cuda(0).unwrap_or_else(|e| panic!("DOCRE_TEST_DEVICE={asked}: {e}"));
-    let Device::Cuda(cuda) = &device else { panic!("a GPU") };
-    assert_eq!(cuda.gpu().is_software(), asked == "softgpu", "DOCRE_TEST_DEVICE={asked}, but this is {cuda:?}");
-    Some(device)
-}
-
-/// The order of warps from now on; a real GPU has its own.
-pub fn reorder(seed: u64) {
-    // SAFETY: the name and the signature are those of softgpu's own entry point (its driver/own.rs).
-    unsafe {
-        let library = libc::dlopen(c"libcuda.so".as_ptr(), libc::RTLD_LAZY);
-        let found = if library.is_null() { library } else { libc::dlsym(library, c"softgpuSetSeed".as_ptr()) };
-        if !found.is_null() {
-            let set: extern "C" fn(u64) -> u32 = std::mem::transmute(found);
-            assert_eq!(set(seed), 0, "softgpuSetSeed");
-        }
-    }
-}
 
 pub fn round(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|&x| bf16::from_f64(x).to_f64()).collect()
+    values.iter().map(|&x| f64::from(bf16::from_f32(x as f32))).collect()
 }
 
 /// The operand is f32 on a GPU.

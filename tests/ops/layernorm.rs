@@ -23,12 +23,15 @@ fn factor(drop: Dropout, element: usize) -> f64 {
     if drop.is_off() { 1.0 } else { mask(drop, element) }
 }
 
-fn case(rows: usize, dim: usize, branch: bool, p: f64) {
-    let drop = dropout_of(p);
+fn inputs(rows: usize, dim: usize, branch: bool) -> Vec<Input> {
     let mut inputs = vec![activation("x", &[rows, dim])];
     inputs.extend(branch.then(|| activation("branch", &[rows, dim])));
     inputs.extend([parameter("weight", &[dim]), parameter("bias", &[dim])]);
-    let k = 1 + usize::from(branch);
+    inputs
+}
+
+fn case(rows: usize, dim: usize, branch: bool, p: f64) {
+    let (drop, inputs, k) = (dropout_of(p), inputs(rows, dim, branch), 1 + usize::from(branch));
     check(
         &inputs,
         &|tape, t| layernorm(tape, &t[0], branch.then(|| &t[1]), &t[k], &t[k + 1], EPS, drop),
@@ -64,4 +67,40 @@ fn statistics_survive_a_large_mean() {
     let exact: Vec<Vec<f64>> = inputs.iter().map(|i| i.values.clone()).collect();
     // The mean itself is rounded to 2^-24 of 4096.
     assert_close("layernorm", &got, &plain::<f64>(&exact, 64, false, drop), 2e-3);
+}
+
+fn on_the_gpu_case(rows: usize, dim: usize, branch: bool, p: f64) {
+    let (drop, k) = (dropout_of(p), 1 + usize::from(branch));
+    // An eps that shows.
+    let op: Op = &|tape, t| layernorm(tape, &t[0], branch.then(|| &t[1]), &t[k], &t[k + 1], 0.1, drop);
+    on_gpu(&inputs(rows, dim, branch), op);
+}
+
+/// Dims of one to four packs a lane, whole and not; more rows than the blocks of backward take at once.
+#[test]
+fn on_the_gpu() {
+    let mut rows = [1, 63, 7, 64, 65].into_iter().cycle();
+    for dim in [8, 32, 96, 256, 264, 384, 512, 768, 1024] {
+        for (branch, p) in [(false, 0.0), (true, 0.0), (true, 0.1)] {
+            on_the_gpu_case(rows.next().unwrap(), dim, branch, p);
+        }
+    }
+    on_the_gpu_case(0, 32, true, 0.1);
+    on_the_gpu_case(2400, 8, true, 0.1);
+}
+
+/// The mean is far above the spread: most values are 1000, some a step of bf16 beside it.
+#[test]
+fn a_large_mean_on_the_gpu() {
+    let mut inputs = inputs(7, 96, false);
+    inputs[0].values.iter_mut().for_each(|x| *x += 1000.0);
+    on_gpu(&inputs, &|tape, t| layernorm(tape, &t[0], None, &t[1], &t[2], EPS, dropout_of(0.0)));
+}
+
+#[test]
+fn dims_that_no_kernel_takes_are_refused_on_the_gpu() {
+    for dim in [12, 1032] {
+        let op: Op = &|tape, t| layernorm(tape, &t[0], None, &t[1], &t[2], EPS, dropout_of(0.0));
+        refused_on_gpu(&inputs(2, dim, false), op, &format!("layernorm on the GPU: dim {dim}"));
+    }
 }

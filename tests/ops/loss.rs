@@ -1,7 +1,11 @@
+use crate::gpu::*;
 use crate::support::*;
+use docre::device::Device;
 use docre::dtype::DType;
+use docre::error::Result;
 use docre::layout::Labels;
 use docre::ops::loss::{Distillation, Objective, Teacher, loss, predict};
+use docre::tape::Tape;
 use docre::tensor::Tensor;
 
 const OBJECTIVES: [Objective; 6] = [
@@ -13,11 +17,14 @@ const OBJECTIVES: [Objective; 6] = [
     Objective::Atgl { alpha: 2.0 },
 ];
 
-/// Cells with 0, 1, 2 and, where there are few classes, all relations.
+/// Cells with 0, 1, 2, 3 and all relations.
 fn labels(cells: usize, classes: usize) -> Labels {
     let mut labels = Labels::new(cells, classes);
     for cell in 0..cells {
-        (0..cell % 4).filter(|_| classes > 1).for_each(|i| labels.set(cell, 1 + (cell * 7 + i * 41) % (classes - 1)));
+        (1..classes).filter(|_| cell % 5 == 4).for_each(|r| labels.set(cell, r));
+        (0..cell % 5 % 4)
+            .filter(|_| classes > 1)
+            .for_each(|i| labels.set(cell, 1 + (cell * 7 + i * 41) % (classes - 1)));
     }
     labels
 }
@@ -83,25 +90,37 @@ impl Case {
     fn denominator(&self) -> usize {
         self.cells + 3
     }
-    fn check(&self) {
-        let labels = labels(self.cells, self.classes);
+    fn logits(&self) -> Input {
         let mut x = activation("logits", &[self.cells, self.classes]);
         x.values.iter_mut().for_each(|x| *x *= 2.0);
-        check(
-            &[x],
-            &|tape, t| {
-                let teacher = self.teacher.as_ref().map(|(values, weight, kind)| Teacher {
-                    logits: tensor(t[0].device(), t[0].dtype(), t[0].shape(), values),
-                    weight: *weight,
-                    kind: *kind,
-                });
-                let got = loss(tape, &t[0], &labels, self.objective, teacher.as_ref(), self.denominator())?;
-                let total = got.objective + teacher.map_or(0.0, |t| t.weight) * got.distillation;
-                Tensor::from_vec(t[0].device(), "test", &[1], vec![total])
-            },
-            &|v| self.plain::<f64>(v),
-            &|v| self.plain::<f32>(v),
-        );
+        wide(x)
+    }
+    fn run(&self, tape: &mut Tape, logits: &Tensor) -> Result<Tensor> {
+        let labels = labels(self.cells, self.classes);
+        let teacher = self.teacher.as_ref().map(|(values, weight, kind)| Teacher {
+            logits: tensor(logits.device(), logits.dtype(), logits.shape(), values),
+            weight: *weight,
+            kind: *kind,
+        });
+        let got = loss(tape, logits, &labels, self.objective, teacher.as_ref(), self.denominator())?.read()?;
+        let total = got.objective + teacher.map_or(0.0, |t| t.weight) * got.distillation;
+        Tensor::from_vec(logits.device(), "test", &[1], vec![total])
+    }
+    fn check(&self) {
+        check(&[self.logits()], &|tape, t| self.run(tape, &t[0]), &|v| self.plain::<f64>(v), &|v| self.plain::<f32>(v));
+    }
+    fn check_on_the_gpu(&self, logits: Input) {
+        let op = |tape: &mut Tape, t: &[Tensor]| self.run(tape, &t[0]);
+        let inputs = [logits];
+        on_gpu(&inputs, &op);
+        let Some((device, _turn)) = gpu() else { return };
+        let exact = run(&poisoned(1), DType::F64, &inputs, &op, 0.0);
+        let got = run(&device, DType::BF16, &inputs, &op, 0.0);
+        for (i, (got, exact)) in got.grads[0].iter().zip(&exact.grads[0]).enumerate() {
+            // Each by itself: one rounding to bf16; some roundings of sums of up to ten times 1, in f32.
+            let bound = exact.abs() * 0.5f64.powi(8) + 1e-6 / self.denominator() as f64;
+            assert!((got - exact).abs() <= bound, "{:?} dlogits[{i}]: {got}, not {exact}", self.objective);
+        }
     }
 }
 
@@ -129,7 +148,8 @@ fn an_all_zero_cell_costs_ln_r_and_extreme_logits_stay_finite() {
     let device = poisoned(2);
     for objective in OBJECTIVES {
         let zero = tensor(&device, DType::F32, &[1, 97], &[0.0; 97]);
-        let got = loss(&mut docre::tape::Tape::inference(), &zero, &Labels::new(1, 97), objective, None, 1).unwrap();
+        let got = loss(&mut Tape::inference(), &zero, &Labels::new(1, 97), objective, None, 1).unwrap();
+        let got = got.read().unwrap();
         assert!((got.objective - 97f64.ln()).abs() <= 1e-6, "{objective:?}: {got:?}");
         for sign in [1.0, -1.0] {
             let far = Input { values: vec![0.0, 3e4 * sign, -3e4 * sign], ..activation("logits", &[1, 3]) };
@@ -140,7 +160,7 @@ fn an_all_zero_cell_costs_ln_r_and_extreme_logits_stay_finite() {
                 DType::F32,
                 &[far],
                 &|tape, t| {
-                    let got = loss(tape, &t[0], &labels, objective, None, 1)?;
+                    let got = loss(tape, &t[0], &labels, objective, None, 1)?.read()?;
                     Tensor::from_vec(t[0].device(), "test", &[1], vec![got.objective])
                 },
                 0.0,
@@ -148,6 +168,74 @@ fn an_all_zero_cell_costs_ln_r_and_extreme_logits_stay_finite() {
             assert!(got.value[0].is_finite() && got.grads[0].iter().all(|g| g.is_finite()), "{objective:?}: {got:?}");
         }
     }
+}
+
+#[test]
+fn on_the_gpu() {
+    for objective in OBJECTIVES {
+        for (cells, classes) in [0, 1, 7, 65].into_iter().flat_map(|cells| [5, 19, 97, 130].map(|r| (cells, r))) {
+            let case = Case { cells, classes, objective, teacher: None };
+            case.check_on_the_gpu(case.logits());
+        }
+        let case = Case { cells: 7, classes: 19, objective, teacher: None };
+        let mut far = case.logits();
+        far.values.iter_mut().for_each(|x| *x = if *x > 1.5 { 80.0 } else { (-80f64).max(*x * 40.0) });
+        case.check_on_the_gpu(far);
+    }
+    for kind in [Distillation::Mse, Distillation::Kl] {
+        for (cells, classes) in [(0, 19), (1, 1), (7, 5), (65, 97), (9, 1024)] {
+            let teacher = Some((random(5, cells * classes), 0.75, kind));
+            let case = Case { cells, classes, objective: OBJECTIVES[0], teacher };
+            case.check_on_the_gpu(case.logits());
+        }
+    }
+    let case = Case { cells: 1, classes: 30_000, objective: OBJECTIVES[0], teacher: None };
+    refused_on_gpu(&[case.logits()], &|tape, t| case.run(tape, &t[0]), "30000 classes");
+}
+
+/// Four mean documents.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (cells, classes) = (4 * 406, 97);
+    for teachers in [0, 1] {
+        let teacher = (teachers == 1).then(|| (random(5, cells * classes), 0.75, Distillation::Mse));
+        let case = Case { cells, classes, objective: OBJECTIVES[0], teacher };
+        let logits = tensor(&device, DType::F32, &[cells, classes], &case.logits().values);
+        let counted = counted(|| drop(case.run(&mut Tape::training(1, 1), &logits).unwrap()));
+        let a_cell = classes * (4 + 4 * teachers + 2) + 16;
+        let sums = 16 * cells.div_ceil(16);
+        gate(&counted, "loss_cells", cells * a_cell + sums, cells * a_cell + sums);
+    }
+}
+
+/// The gradient of a cell whose loss is not finite is NaN, that of the others as without it.
+fn a_bad_cell_has_a_bad_gradient(device: &Device, dtype: DType) {
+    for objective in OBJECTIVES {
+        let grads = |bad: f64| {
+            let case = Case { cells: 40, classes: 19, objective, teacher: None };
+            let mut x = case.logits();
+            x.values[21 * 19 + 3] += bad;
+            run(device, dtype, &[x], &|tape, t| case.run(tape, &t[0]), 0.0).grads.remove(0)
+        };
+        let good = grads(0.0);
+        for bad in [f64::NAN, f64::INFINITY] {
+            for (i, (got, good)) in grads(bad).iter().zip(&good).enumerate() {
+                assert!(if i / 19 == 21 { got.is_nan() } else { got == good }, "{objective:?} {i}: {got} {good}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_cell_has_a_bad_gradient_on_the_cpu() {
+    a_bad_cell_has_a_bad_gradient(&poisoned(2), DType::F32);
+}
+
+#[test]
+fn a_bad_cell_has_a_bad_gradient_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    a_bad_cell_has_a_bad_gradient(&device, DType::BF16);
 }
 
 #[test]

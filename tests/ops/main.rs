@@ -15,6 +15,7 @@ mod gpu;
 mod layernorm;
 mod linear;
 mod loss;
+mod mutants;
 mod optim;
 mod pair_combine;
 mod support;

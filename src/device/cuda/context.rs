@@ -1,7 +1,7 @@
 //! The driver's context and the one stream that everything runs on.
 
 use crate::error::{Error, Result};
-use cudarc::driver::result::{ctx, device, mem_pool, primary_ctx, stream};
+use cudarc::driver::result::{ctx, device, event, mem_pool, primary_ctx, stream};
 use cudarc::driver::{DriverError, sys};
 
 /// The primary context of a GPU and a stream of it. Work is done in the order in which it was asked for.
@@ -48,6 +48,26 @@ impl Context {
         self.bind()?;
         // SAFETY: the stream lives.
         unsafe { stream::synchronize(self.stream) }.map_err(|e| failed("waiting for the GPU", e))
+    }
+
+    /// Seconds between the start and the end of what `run` puts in the stream, by the GPU's clock.
+    pub fn time(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.bind()?;
+        let make = || event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(|e| failed("making an event", e));
+        let (start, end) = (make()?, make()?);
+        // SAFETY: both events live until they are destroyed below; the stream lives.
+        let record = |event| unsafe { event::record(event, self.stream) }.map_err(|e| failed("timing", e));
+        let timed = record(start).and_then(|()| run()).and_then(|()| record(end)).and_then(|()| {
+            // SAFETY: as above.
+            let ms = unsafe { event::synchronize(end).and_then(|()| event::elapsed(start, end)) };
+            ms.map_err(|e| failed("timing", e))
+        });
+        // SAFETY: neither is used any more; errors have no reader.
+        unsafe {
+            let _ = event::destroy(start);
+            let _ = event::destroy(end);
+        }
+        timed.map(|ms| f64::from(ms) / 1e3)
     }
 
     /// Gives memory that the pool holds and nobody uses back to the system.

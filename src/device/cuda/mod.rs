@@ -5,6 +5,7 @@ pub mod gpu;
 pub mod images;
 mod launch;
 pub mod memory;
+pub mod software;
 
 pub use launch::{Accumulator, Launch};
 
@@ -18,6 +19,7 @@ use gpu::Gpu;
 use images::{IMAGES, NVCC, USAGE};
 use memory::{Memory, Staging};
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -92,7 +94,7 @@ impl Cuda {
     /// E-DEVICE, with what to do: no driver, no GPU, a driver or a GPU that is too old, no kernels in this build.
     pub fn new(ordinal: usize) -> Result<Self> {
         let (version, gpus) = gpu::look().map_err(|why| {
-            Error::device("E-DEVICE", format!("--device cuda: there is {why} on this machine"))
+            Error::device("E-DEVICE", format!("--device cuda: {why}"))
                 .fix("install NVIDIA's driver (580 or newer), or --device cpu")
         })?;
         let gpu = gpus.into_iter().nth(ordinal).ok_or_else(|| {
@@ -122,6 +124,10 @@ impl Cuda {
     /// Waits until all launches are done.
     pub fn synchronize(&self) -> Result<()> {
         self.context.synchronize()
+    }
+    /// Seconds that the GPU takes for what `run` asks of it.
+    pub fn time(&self, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.context.time(run)
     }
     /// A launch of the kernel `name` (an `extern "C" __global__` function in kernels/).
     pub fn kernel(&self, name: &'static str) -> Launch<'_> {
@@ -167,14 +173,29 @@ impl Cuda {
     }
 }
 
+/// The setting that names a directory whose `X.fatbin` are loaded instead of this build's images: for work on
+/// kernels, without building docre again.
+const OTHER_IMAGES: &str = "DOCRE_KERNELS";
+
+/// The image of kernels/`name`.cu.
+fn image(name: &str, built: &'static [u8]) -> Result<Cow<'static, [u8]>> {
+    let Some(dir) = std::env::var_os(OTHER_IMAGES).filter(|dir| !dir.is_empty()) else { return Ok(built.into()) };
+    let path = std::path::Path::new(&dir).join(format!("{name}.fatbin"));
+    if !path.exists() {
+        return Ok(built.into());
+    }
+    Ok(std::fs::read(&path).map_err(|e| Error::io(&path, e))?.into())
+}
+
 /// Every kernel of every image, allowed as much shared memory as a block may have.
 fn load(shared: u32) -> Result<HashMap<&'static str, Function>> {
     let mut functions = HashMap::new();
-    for (image, bytes) in IMAGES {
+    for (name, built) in IMAGES {
+        let bytes = image(name, built)?;
         // SAFETY: a fat binary that nvcc has written; the driver copies it.
         let module = unsafe { result::module::load_data(bytes.as_ptr().cast()) };
-        let module = module.map_err(|e| failed(&format!("loading kernels/{image}.cu"), e))?;
-        for (_, usage) in USAGE.iter().filter(|(of, _)| of == image) {
+        let module = module.map_err(|e| failed(&format!("loading kernels/{name}.cu"), e))?;
+        for (_, usage) in USAGE.iter().filter(|(of, _)| of == name) {
             if functions.contains_key(usage.kernel) {
                 continue; // the same for another GPU
             }

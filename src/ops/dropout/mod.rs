@@ -4,6 +4,7 @@
 //! `dx = dy * mask`. Switched off, it is the same tensor: no copy, no node on the tape.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::Result;
@@ -17,13 +18,13 @@ pub fn dropout(tape: &mut Tape, x: &Tensor, drop: Dropout) -> Result<Tensor> {
         return Ok(x.clone());
     }
     let mut y = x.device().alloc("dropout", x.dtype(), x.shape())?;
-    dispatch!(cpu: "dropout", x.device(), x.dtype(), masked(x, drop, &mut y))?;
+    dispatch!("dropout", x.device(), x.dtype(), masked(x, drop, &mut y))?;
     let y = y.settled();
     let (x, out) = (x.clone(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&out) else { return Ok(()) };
         let mut dx = x.device().alloc("dropout.dx", x.dtype(), x.shape())?;
-        dispatch!(cpu: "dropout.backward", x.device(), x.dtype(), masked(&dy, drop, &mut dx))?;
+        dispatch!("dropout.backward", x.device(), x.dtype(), masked(&dy, drop, &mut dx))?;
         grads.put(&x, dx)
     });
     Ok(y)

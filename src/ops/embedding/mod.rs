@@ -6,6 +6,7 @@
 //! bucket is summed in order by one task. Nothing is saved but the numbers.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -28,7 +29,7 @@ pub fn embedding(
     check_numbers("ids", ids, ids.len(), word)?;
     check_numbers("positions", positions, ids.len(), position)?;
     let mut y = word.device().alloc("embedding", word.dtype(), &[ids.len(), dim])?;
-    dispatch!(cpu: "embedding", word.device(), word.dtype(), forward(ids, positions, word, position, token_type, &mut y))?;
+    dispatch!("embedding", word.device(), word.dtype(), forward(ids, positions, word, position, token_type, &mut y))?;
     let y = y.settled();
     if tape.is_recording() {
         let (ids, positions, out) = (ids.to_vec(), positions.to_vec(), y.clone());
@@ -36,7 +37,7 @@ pub fn embedding(
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
             let tables = [&word, &position, &token_type];
-            dispatch!(cpu: "embedding.backward", dy.device(), dy.dtype(), backward(&dy, &ids, &positions, tables, grads))?;
+            dispatch!("embedding.backward", dy.device(), dy.dtype(), backward(&dy, &ids, &positions, tables, grads))?;
             Ok(())
         });
     }

@@ -5,6 +5,10 @@ use crate::layout::Sources;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
+pub fn backward<T: Real>(dy: &Tensor, sources: &Sources, dx: &mut Tensor) {
+    weighted::<T>(dy, &sources.transposed(dx.rows()), dx);
+}
+
 pub fn weighted<T: Real>(x: &Tensor, sources: &Sources, y: &mut Tensor) {
     let (dim, x) = (x.dim(), x.slice::<T>());
     y.slice_mut::<T>().par_chunks_mut(chunk(block(dim), dim)).enumerate().for_each(|(b, y)| {

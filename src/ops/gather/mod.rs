@@ -5,6 +5,7 @@
 //! `dx[k] = sum of weight dy[i]` over the rows i that use k, ascending: nothing is saved but x's shape.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::Result;
@@ -18,15 +19,15 @@ pub fn gather(tape: &mut Tape, x: &Tensor, sources: &Arc<Sources>) -> Result<Ten
     check_shape("gather", "x", x, &[x.rows(), x.dim()])?;
     sources.check("gather", x.rows())?;
     let mut y = x.device().alloc("gather", x.dtype(), &[sources.rows.len(), x.dim()])?;
-    dispatch!(cpu: "gather", x.device(), x.dtype(), weighted(x, sources, &mut y))?;
+    dispatch!("gather", x.device(), x.dtype(), weighted(x, sources, &mut y))?;
     let y = y.settled();
     if tape.is_recording() {
         let (x, sources, out) = (x.clone(), sources.clone(), y.clone());
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
-            let mut dx = x.device().alloc("gather.dx", x.dtype(), x.shape())?;
-            let uses = sources.transposed(x.rows());
-            dispatch!(cpu: "gather.backward", x.device(), x.dtype(), weighted(&dy, &uses, &mut dx))?;
+            // Logits, f32 on a GPU too, have a gradient in bf16 there.
+            let mut dx = x.device().alloc("gather.dx", dy.dtype(), x.shape())?;
+            dispatch!("gather.backward", x.device(), dy.dtype(), backward(&dy, &sources, &mut dx))?;
             grads.put(&x, dx)
         });
     }

@@ -19,9 +19,7 @@ pub fn forward<T: Real>(
     branch: Option<&Tensor>,
     (weight, bias, eps): (&Tensor, &Tensor, f64),
     drop: Dropout,
-    y: &mut Tensor,
-    saved: Option<&mut Tensor>,
-    stats: &mut Tensor,
+    (y, saved, stats): (&mut Tensor, Option<&mut Tensor>, &mut Tensor),
 ) {
     let (dim, size) = (x.dim(), chunk(block(x.dim()), x.dim()));
     let (x, branch) = (x.slice::<T>(), branch.map(|b| b.slice::<T>()));

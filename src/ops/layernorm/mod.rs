@@ -8,6 +8,7 @@
 //! `dy h` and `dy` in partials of 64 rows. Element `row d + col` of dropout.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::Result;
@@ -36,7 +37,8 @@ pub fn layernorm(
     let keep = tape.is_recording() && branch.is_some();
     let mut sum = if keep { Some(x.device().alloc("layernorm.sum", x.dtype(), x.shape())?) } else { None };
     let params = (weight, bias, eps);
-    dispatch!(cpu: "layernorm", x.device(), x.dtype(), forward(x, branch, params, drop, &mut y, sum.as_mut(), &mut stats))?;
+    let into = (&mut y, sum.as_mut(), &mut stats);
+    dispatch!("layernorm", x.device(), x.dtype(), forward(x, branch, params, drop, into))?;
     let (y, sum) = (y.settled(), sum.map(Tensor::settled));
     if tape.is_recording() {
         let (x, branch, weight, bias, out) = (x.clone(), branch.cloned(), weight.clone(), bias.clone(), y.clone());
@@ -50,7 +52,8 @@ pub fn layernorm(
             let saved = (&sum, &stats);
             let params = (&weight, &bias);
             let into = (&mut dx, dbranch.as_mut());
-            dispatch!(cpu: "layernorm.backward", x.device(), x.dtype(), backward(&dy, saved, params, drop, into, grads))?;
+            dispatch!("layernorm.backward", x.device(), x.dtype(), backward(&dy, saved, params, drop, into, grads))?;
+            let dx = dx.settled(); // before it is shared
             if let Some(branch) = &branch {
                 grads.put(branch, dbranch.unwrap_or_else(|| dx.clone()))?;
             }

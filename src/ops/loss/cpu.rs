@@ -1,4 +1,4 @@
-use super::{Distillation, Loss, Objective, Teacher};
+use super::{Distillation, Objective, Teacher, Terms};
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{PARTIAL, chunk, max, sum, sum2};
 use crate::dtype::Real;
@@ -6,15 +6,15 @@ use crate::layout::Labels;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
-/// Losses of all cells, over `cells`; their gradient goes to `dlogits` where there is one.
+/// Both sums over all cells, divided by `cells`, go to `terms`; the gradient to `dlogits` where there is one.
 pub fn all<T: Real>(
     logits: &Tensor,
     labels: &Labels,
     objective: Objective,
     teacher: Option<&Teacher>,
     cells: usize,
-    dlogits: Option<&mut Tensor>,
-) -> Loss {
+    (terms, dlogits): (&mut Tensor, Option<&mut Tensor>),
+) {
     let classes = logits.dim();
     let size = chunk(PARTIAL, classes);
     let (l, t) = (logits.slice::<T>(), teacher.map(|t| (t.logits.slice::<T>(), t)));
@@ -25,23 +25,22 @@ pub fn all<T: Real>(
     let mean = 1.0 / cells.max(1) as f64; // documents without a cell cost nothing
     let block = |(b, (d, l)): (usize, (&mut [T], &[T]))| {
         let mut scratch = vec![T::ZERO; classes];
-        let mut sums = Loss::default();
+        let mut sums = Terms::default();
         for (i, l) in l.chunks_exact(classes).enumerate() {
             let row = b * PARTIAL + i;
             let d = d.get_mut(i * classes..(i + 1) * classes).unwrap_or(&mut scratch);
-            sums.objective += row_loss(l, &positives(labels, row), objective, d);
-            if let Some((t, teacher)) = t {
-                sums.distillation += distil(l, &t[row * classes..][..classes], teacher, d);
-            }
-            scale(d, T::of(mean));
+            let own = row_loss(l, &positives(labels, row), objective, d);
+            let distilled = t.map_or(0.0, |(t, teacher)| distil(l, &t[row * classes..][..classes], teacher, d));
+            sums.objective += own;
+            sums.distillation += distilled;
+            scale(d, T::of(if (own + distilled).is_finite() { mean } else { f64::NAN }));
         }
         sums
     };
-    let sums: Vec<Loss> = blocks.into_par_iter().zip(l.par_chunks(size)).enumerate().map(block).collect();
-    Loss {
-        objective: sums.iter().map(|s| s.objective).sum::<f64>() * mean,
-        distillation: sums.iter().map(|s| s.distillation).sum::<f64>() * mean,
-    }
+    let sums: Vec<Terms> = blocks.into_par_iter().zip(l.par_chunks(size)).enumerate().map(block).collect();
+    let objective = sums.iter().map(|s| s.objective).sum::<f64>() * mean;
+    let distillation = sums.iter().map(|s| s.distillation).sum::<f64>() * mean;
+    terms.slice_mut::<f64>().copy_from_slice(&[objective, distillation]);
 }
 
 fn positives(labels: &Labels, row: usize) -> Vec<usize> {

@@ -12,16 +12,19 @@
 //! all classes, `sum over r of p^t_r (log p^t_r - log p^s_r)`, mean over cells.
 //! Means divide by `cells`, the rows of the whole batch, so that parts of a split batch add up; of no
 //! cells the loss is 0.
-//! The row's exponentials are summed in the working type, everything of a gold class and the sum over
-//! cells is f64, in a fixed order. Reads R values a cell (2R with a teacher), writes R in training; the
-//! backward pass only hands the gradient on.
+//! A cell whose loss is no finite number has a gradient of NaN: the norm of all gradients tells.
+//! The row's exponentials are summed in the working type, everything of a gold class (on a GPU in f32) and
+//! the sum over cells is f64, in a fixed order. Reads R values a cell (2R with a teacher), writes R in
+//! training; the backward pass only hands the gradient on.
 
 mod cpu;
+mod cuda;
 mod predict;
 
 pub use predict::{predict, predict_above};
 
 use crate::dispatch;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::layout::Labels;
 use crate::tape::Tape;
@@ -57,10 +60,24 @@ pub struct Teacher {
 
 /// The two terms; what is minimised is `objective + weight * distillation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Loss {
+pub struct Terms {
     pub objective: f64,
     /// Without the teacher's weight.
     pub distillation: f64,
+}
+
+/// The terms of a loss, where the logits are: reading them waits for the device.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// F64: objective, distillation.
+    terms: Tensor,
+}
+
+impl Loss {
+    pub fn read(&self) -> Result<Terms> {
+        let terms = self.terms.to_f64()?;
+        Ok(Terms { objective: terms[0], distillation: terms[1] })
+    }
 }
 
 /// The loss of `logits` against `labels` and `teacher`, divided by `cells`; see the module.
@@ -81,20 +98,15 @@ pub fn loss(
         same_dtype("loss", &[logits, &teacher.logits])?;
         check_shape("loss", "teacher", &teacher.logits, logits.shape())?;
     }
-    if !tape.is_recording() {
-        return dispatch!(
-            cpu: "loss",
-            logits.device(),
-            logits.dtype(),
-            all(logits, labels, objective, teacher, cells, None)
-        );
-    }
     let device = logits.device();
-    let mut dlogits = device.alloc("loss.dlogits", device.gradient_dtype(logits.dtype()), logits.shape())?;
-    let into = Some(&mut dlogits);
-    let loss =
-        dispatch!(cpu: "loss", logits.device(), logits.dtype(), all(logits, labels, objective, teacher, cells, into))?;
-    let logits = logits.clone();
-    tape.record(move |grads| grads.put(&logits, dlogits));
-    Ok(loss)
+    let mut terms = device.alloc("loss", DType::F64, &[2])?;
+    let gradient = || device.alloc("loss.dlogits", device.gradient_dtype(logits.dtype()), logits.shape());
+    let mut dlogits = if tape.is_recording() { Some(gradient()?) } else { None };
+    let into = (&mut terms, dlogits.as_mut());
+    dispatch!("loss", device, logits.dtype(), all(logits, labels, objective, teacher, cells, into))?;
+    if let Some(dlogits) = dlogits {
+        let logits = logits.clone();
+        tape.record(move |grads| grads.put(&logits, dlogits));
+    }
+    Ok(Loss { terms })
 }

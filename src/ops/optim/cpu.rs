@@ -1,4 +1,4 @@
-use super::{Hyper, Span};
+use super::{Hyper, SLACK, Span};
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::sum;
 use crate::dtype::Real;
@@ -22,7 +22,28 @@ struct Update<T> {
     decay: T,
 }
 
-pub fn step<T: Real>(
+/// `norm` receives the norm and the clip factor. (No tensor of the CPU is a bf16 copy.)
+#[allow(clippy::too_many_arguments)]
+pub fn update<T: Real>(
+    weights: &mut Tensor,
+    _copy: Option<&mut Tensor>,
+    grad: &Tensor,
+    moments: (&mut Tensor, &mut Tensor),
+    spans: &[Span],
+    hyper: Hyper,
+    t: u64,
+    clip: f64,
+    norm: &mut Tensor,
+) {
+    let length = sum_of_squares::<T>(grad).sqrt();
+    let scale = (clip / (length + SLACK)).min(1.0);
+    norm.slice_mut::<f64>().copy_from_slice(&[length, scale]);
+    if length.is_finite() {
+        step::<T>(weights, grad, moments, spans, hyper, t, scale);
+    }
+}
+
+fn step<T: Real>(
     value: &mut Tensor,
     grad: &Tensor,
     (m, v): (&mut Tensor, &mut Tensor),
@@ -32,7 +53,7 @@ pub fn step<T: Real>(
     clip: f64,
 ) {
     let (value, m, v) = (value.slice_mut::<T>(), m.slice_mut::<T>(), v.slice_mut::<T>());
-    let correction = (1.0 - hyper.beta2.powf(t as f64)).sqrt() / (1.0 - hyper.beta1.powf(t as f64));
+    let correction = hyper.correction(t);
     for span in spans {
         let at = span.range.clone();
         let update = Update {
@@ -68,7 +89,7 @@ impl<T: Real> Update<T> {
     }
 }
 
-pub fn sum_of_squares<T: Real>(grad: &Tensor) -> f64 {
+fn sum_of_squares<T: Real>(grad: &Tensor) -> f64 {
     let square = |block: &[T]| {
         let mut wide = [0.0; 512];
         vectorize(

@@ -1,13 +1,17 @@
-//! AdamW in the released form, and the checks of a gradient that precede a step (spec §6).
+//! AdamW in the released form, behind a clip by the norm of the whole gradient (spec §6).
 //!
-//! `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`, g scaled by the clip factor;
+//! `g = min(1, clip / (norm + 1e-6)) grad`; `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`;
 //! `theta -= rate sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt v + eps)`, then `theta -= rate decay theta`.
 //! eps is not divided by the correction: early steps differ from PyTorch's form. Over flat arrays, one
-//! span a parameter group; what no span covers stays as it is. Reads 4 and writes 3 values an element.
+//! span a parameter group; what no span covers stays as it is. Where the norm is not finite all stays as
+//! it is: norm, clip factor and that decision are made where the gradient is, and nobody waits for them.
+//! Reads 5 values an element (the gradient twice) and writes 3, and the rounded copy of the weights.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, check_shape, same_dtype};
 use std::ops::Range;
@@ -33,29 +37,62 @@ impl Default for Hyper {
     }
 }
 
-/// One step, the `t`-th (from 1), of `value` and its moments; `spans` ascend and do not overlap.
+impl Hyper {
+    /// What the released form multiplies the rate of step `t` with.
+    fn correction(self, t: u64) -> f64 {
+        (1.0 - self.beta2.powf(t as f64)).sqrt() / (1.0 - self.beta1.powf(t as f64))
+    }
+}
+
+/// Keeps the clip factor finite where the norm is 0, as in PyTorch's `clip_grad_norm_`.
+const SLACK: f64 = 1e-6;
+
+/// The gradient's norm, where the gradient is: reading it waits for the device.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// F64: the norm, and the factor that the gradient was scaled by.
+    values: Tensor,
+}
+
+impl Norm {
+    /// The Euclidean norm before the clip, summed in a fixed order; f32 cannot overflow it. Not finite (a NaN or
+    /// an infinity was in the gradient): the update changed nothing.
+    pub fn read(&self) -> Result<f64> {
+        Ok(self.values.to_f64()?[0])
+    }
+}
+
+/// One step, the `t`-th (from 1), of `weights` and their moments, with the gradient scaled down to a norm of at
+/// most `clip`. `copy` receives the new weights in bf16. `spans` ascend and do not overlap.
 #[allow(clippy::too_many_arguments)]
-pub fn adamw(
-    value: &mut Tensor,
+pub fn update(
+    weights: &mut Tensor,
+    mut copy: Option<&mut Tensor>,
     grad: &Tensor,
     m: &mut Tensor,
     v: &mut Tensor,
     spans: &[Span],
     hyper: Hyper,
     t: u64,
-    clip_scale: f64,
-) -> Result<()> {
-    same_dtype("adamw", &[grad, value, m, v])?;
-    for (what, tensor) in [("value", &mut *value), ("m", &mut *m), ("v", &mut *v)] {
+    clip: f64,
+) -> Result<Norm> {
+    let (device, dtype) = (grad.device(), grad.dtype());
+    same_dtype("adamw", &[grad, weights, m, v])?;
+    if let Some(other) = copy.as_deref().map(|c| c.dtype()).filter(|&of_copy| of_copy != DType::BF16) {
+        return Err(Error::shape("adamw", "dtype of the copy", DType::BF16, other));
+    }
+    let written = [("weights", &mut *weights), ("m", &mut *m), ("v", &mut *v)];
+    for (what, tensor) in written.into_iter().chain(copy.as_deref_mut().map(|c| ("the copy", c))) {
         check_shape("adamw", what, tensor, grad.shape())?;
         if !tensor.is_unique() {
             return Err(Error::shape("adamw", what, "held by nobody else", "shared"));
         }
     }
     check_spans(spans, grad.len())?;
-    let (device, dtype) = (grad.device(), grad.dtype());
-    dispatch!(cpu: "adamw", device, dtype, step(value, grad, (m, v), spans, hyper, t, clip_scale))?;
-    Ok(())
+    let mut values = device.alloc("norm", DType::F64, &[2])?;
+    let norm = &mut values;
+    dispatch!("adamw", device, dtype, update(weights, copy, grad, (m, v), spans, hyper, t, clip, norm))?;
+    Ok(Norm { values })
 }
 
 fn check_spans(spans: &[Span], len: usize) -> Result<()> {
@@ -69,14 +106,8 @@ fn check_spans(spans: &[Span], len: usize) -> Result<()> {
     Ok(())
 }
 
-/// The Euclidean norm, summed in f64 in a fixed order. f32 cannot overflow it; a NaN or an infinity in
-/// `grad` gives a norm that is not finite.
-pub fn global_norm(grad: &Tensor) -> Result<f64> {
-    Ok(dispatch!(cpu: "global_norm", grad.device(), grad.dtype(), sum_of_squares(grad))?.sqrt())
-}
-
 /// The first of the named ranges with a NaN or an infinity in it.
 pub fn first_non_finite<'a>(grad: &Tensor, names: &[(&'a str, Range<usize>)]) -> Result<Option<&'a str>> {
-    let found = dispatch!(cpu: "first_non_finite", grad.device(), grad.dtype(), first_non_finite(grad, names))?;
+    let found = dispatch!("first_non_finite", grad.device(), grad.dtype(), first_non_finite(grad, names))?;
     Ok(found.map(|i| names[i].0))
 }

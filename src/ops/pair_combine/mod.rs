@@ -8,6 +8,7 @@
 //! with a = that entity, so every sum has one order.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::Result;
@@ -38,7 +39,7 @@ pub fn pair_combine(
     check_shape("pair_combine", "c", c, &[grid.pairs.rows(), dim])?;
     check_shape("pair_combine", "bias", bias, &[dim])?;
     let mut z = u.device().alloc("pair_combine", u.dtype(), &[grid.tables.cells.rows(), dim])?;
-    dispatch!(cpu: "pair_combine", u.device(), u.dtype(), forward(u, c, bias, grid, role, &mut z))?;
+    dispatch!("pair_combine", u.device(), u.dtype(), forward(u, c, bias, grid, role, &mut z))?;
     let z = z.settled();
     let (u, c, bias, grid, out) = (u.clone(), c.clone(), bias.clone(), grid.clone(), z.clone());
     tape.record(move |grads| {
@@ -46,7 +47,12 @@ pub fn pair_combine(
         let mut du = u.device().alloc("pair_combine.du", u.dtype(), u.shape())?;
         let mut dc = c.device().alloc("pair_combine.dc", c.dtype(), c.shape())?;
         let into = (&mut du, &mut dc);
-        dispatch!(cpu: "pair_combine.backward", u.device(), u.dtype(), backward(&dz, &out, &bias, &grid, role, into, grads))?;
+        dispatch!(
+            "pair_combine.backward",
+            u.device(),
+            u.dtype(),
+            backward(&dz, &out, &bias, &grid, role, into, grads)
+        )?;
         grads.put(&u, du)?;
         grads.put(&c, dc)
     });

@@ -1,0 +1,165 @@
+//! How good the kernels' tests are: bugs are planted in kernels/, one at a time, and an op's `on_the_gpu` must fail.
+//!
+//! `tests/ops/mutants/OP.txt` lists the bugs of an op: blocks of
+//! ```text
+//! # what it is
+//! in gemm.cuh            (else in OP.cu)
+//! < a piece of one line of that file, found once in it
+//! > what stands there instead
+//! survives: why no test can see it          (only where that is so)
+//! ```
+//! `make mutants` runs it: a few seconds each, on softgpu. A mutated file is compiled to PTX and loaded through
+//! DOCRE_KERNELS instead of the build's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Debug)]
+struct Mutant {
+    op: String,
+    what: String,
+    file: String,
+    from: String,
+    to: String,
+    survives: Option<String>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Fault,
+    WrongValue,
+    TimedOut,
+    Survived,
+}
+
+fn kernels() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
+}
+
+fn list() -> Vec<Mutant> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ops/mutants");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().flat_map(|file| read(file)).collect()
+}
+
+fn read(path: &Path) -> Vec<Mutant> {
+    let op = path.file_stem().unwrap().to_str().unwrap().to_string();
+    let text = std::fs::read_to_string(path).unwrap();
+    let blocks = text.split("\n\n").map(str::trim).filter(|block| !block.is_empty());
+    let parse = |block: &str| {
+        let of = |mark: &str| block.lines().find_map(|line| Some(line.strip_prefix(mark)?.trim().to_string()));
+        Mutant {
+            what: of("#").unwrap_or_else(|| panic!("{path:?}: no # line in\n{block}")),
+            file: of("in ").unwrap_or(format!("{op}.cu")),
+            from: of("<").unwrap_or_else(|| panic!("{path:?}: no < line in\n{block}")),
+            to: of(">").unwrap_or_default(),
+            survives: of("survives:"),
+            op: op.clone(),
+        }
+    };
+    blocks.map(parse).collect()
+}
+
+/// The mutated sources in `dir`, and the image of the op's kernels.
+fn compile(mutant: &Mutant, dir: &Path) -> PathBuf {
+    let sources = dir.join("kernels");
+    std::fs::create_dir_all(&sources).unwrap();
+    for entry in std::fs::read_dir(kernels()).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), sources.join(entry.file_name())).unwrap();
+    }
+    let file = sources.join(&mutant.file);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches(&mutant.from).count(), 1, "{}: {:?} must occur once", mutant.file, mutant.from);
+    std::fs::write(&file, text.replacen(&mutant.from, &mutant.to, 1)).unwrap();
+    let images = dir.join("images");
+    std::fs::create_dir_all(&images).unwrap();
+    let nvcc = std::env::var_os("NVCC").expect("NVCC: `make mutants` sets it");
+    let mut command = Command::new(nvcc);
+    command.args(["-fatbin", "--no-compress", "-std=c++17", "-O3", "-lineinfo", "-I"]).arg(&sources);
+    command.arg("-gencode=arch=compute_80,code=compute_80").arg("-o").arg(images.join(format!("{}.fatbin", mutant.op)));
+    let output = command.arg(sources.join(format!("{}.cu", mutant.op))).output().unwrap();
+    assert!(output.status.success(), "{mutant:?}: {}", String::from_utf8_lossy(&output.stderr));
+    images
+}
+
+fn run(mutant: &Mutant) -> Outcome {
+    const PATIENCE: Duration = Duration::from_secs(300);
+    let dir = tempfile::tempdir().unwrap();
+    let images = compile(mutant, dir.path());
+    let log = dir.path().join("log");
+    let out = std::fs::File::create(&log).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([&format!("{}::on_the_gpu", mutant.op), "--nocapture", "--test-threads=1"])
+        .env("DOCRE_KERNELS", images)
+        .env("RUST_BACKTRACE", "0")
+        .stdout(out.try_clone().unwrap())
+        .stderr(Stdio::from(out))
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if start.elapsed() > PATIENCE => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                return Outcome::TimedOut;
+            }
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("running ") && !said.contains("running 0 tests"), "{}: no test on_the_gpu", mutant.op);
+    match (status.success(), said.contains("softgpu: ")) {
+        (true, _) => Outcome::Survived,
+        (false, true) => Outcome::Fault,
+        (false, false) => Outcome::WrongValue,
+    }
+}
+
+#[test]
+fn every_planted_bug_has_its_place() {
+    for mutant in list() {
+        let text = std::fs::read_to_string(kernels().join(&mutant.file)).unwrap();
+        assert_eq!(text.matches(&mutant.from).count(), 1, "{}: {:?} must occur once", mutant.file, mutant.from);
+        assert!(mutant.from != mutant.to, "{mutant:?}");
+    }
+}
+
+#[test]
+#[ignore = "minutes: make mutants"]
+fn planted_bugs_are_caught() {
+    assert_eq!(std::env::var("DOCRE_TEST_DEVICE").as_deref(), Ok("softgpu"), "`make mutants` sets it");
+    let all = list();
+    let (queue, done) = (Mutex::new(all.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let Some(mutant) = queue.lock().unwrap().next() else { return };
+                    let outcome = run(mutant);
+                    println!("{outcome:?}: {}: {}", mutant.op, mutant.what);
+                    done.lock().unwrap().push((mutant, outcome));
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap();
+    let count = |wanted: Outcome| done.iter().filter(|(_, outcome)| *outcome == wanted).count();
+    let caught = done.len() - count(Outcome::Survived);
+    println!(
+        "caught {caught} of {} planted bugs: {} by a fault, {} by a wrong value, {} by the time",
+        done.len(),
+        count(Outcome::Fault),
+        count(Outcome::WrongValue),
+        count(Outcome::TimedOut)
+    );
+    for (mutant, outcome) in &done {
+        let expected = mutant.survives.is_some();
+        assert_eq!(*outcome == Outcome::Survived, expected, "{}: {} ({:?})", mutant.op, mutant.what, mutant.survives);
+    }
+    assert!(all.len() >= 40 && caught * 100 >= all.len() * 95, "{caught} of {}", all.len());
+}
