@@ -199,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         copy_async_commit();
         make_weights(weights, block, place, place.first, place.second, token, heads, nullptr);
         copy_async_wait<0>();
-        __syncthreads(); // both operands are here
+        __syncthreads(); // weights and H are here
         if (column + Sums::column() < dim) {
             sums.multiply<false>(weights, tile, min(TOKENS, (place.tokens - token + 15) / 16 * 16));
         }
@@ -386,7 +386,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             __syncthreads(); // the factors are here
             make_weights(weights, block, place, first, second, token, heads, factors);
             copy_async_wait<0>();
-            __syncthreads(); // both operands are here
+            __syncthreads(); // weights and dc are here
             if (column + Sums::column() < dim) {
                 sums.multiply<true>(weights, tile, PAIRS);
             }
