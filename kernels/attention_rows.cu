@@ -288,7 +288,7 @@ template <int DIM> __device__ inline void forward(const Layer &layer, const Tile
                         float *to = a + place_in_a(shared, layer, s, window.tokens, head, token);
                         *to = shared.opens[s] ? sum : *to + sum;
                     }
-                    sum = 0.0f;
+                    sum = 0.0f; // for the next entity
                 }
             }
             __syncthreads(); // all have used the sources, and after the last of them the keys

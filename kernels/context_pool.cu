@@ -85,8 +85,8 @@ __device__ inline void store_rows(bf16 *matrix, const bf16 *tile, int column, in
 }
 
 // weights[l][8 i + j] = factor * sum over heads of A_i A_j at token `token` + l, for the entities first + i and
-// second + j; zeros outside of the document and for pairs below the diagonal. `factors`: one a pair, null for 1.
-// A thread has one token and two of the eight i.
+// second + j; zeros outside of the document. `factors`: one a pair, null for 1. A thread has one token and two of the
+// eight i. On the diagonal a pair comes twice; the callers leave the second out.
 __device__ inline void make_weights(bf16 *weights, const float *block, const Place &place, int first, int second,
                                     int token, int heads, const float *factors) {
     const int l = threadIdx.x % TOKENS, i0 = threadIdx.x / TOKENS * 2;
@@ -118,7 +118,7 @@ __device__ inline void make_weights(bf16 *weights, const float *block, const Pla
         Pack<bf16> row;
         for (int j = 0; j < SIDE; j++) {
             const float factor = factors ? factors[(i0 + i) * SIDE + j] : 1.0f;
-            row.values[j] = from_float<bf16>(first + i0 + i <= second + j ? sums[i][j] * factor : 0.0f);
+            row.values[j] = from_float<bf16>(sums[i][j] * factor);
         }
         store_pack(weights + swizzle<PAIRS>(l, i0 + i), row);
     }
@@ -199,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         copy_async_commit();
         make_weights(weights, block, place, place.first, place.second, token, heads, nullptr);
         copy_async_wait<0>();
-        __syncthreads(); // both operands are here
+        __syncthreads(); // weights and H are here
         if (column + Sums::column() < dim) {
             sums.multiply<false>(weights, tile, min(TOKENS, (place.tokens - token + 15) / 16 * 16));
         }
@@ -386,7 +386,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             __syncthreads(); // the factors are here
             make_weights(weights, block, place, first, second, token, heads, factors);
             copy_async_wait<0>();
-            __syncthreads(); // both operands are here
+            __syncthreads(); // weights and dc are here
             if (column + Sums::column() < dim) {
                 sums.multiply<true>(weights, tile, PAIRS);
             }

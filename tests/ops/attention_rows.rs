@@ -299,3 +299,48 @@ fn on_the_gpu() {
     let op: Op = &|tape, t| attention_rows(tape, &t[0], &t[1], &all, 2, off);
     refused_on_gpu(&layer(&texts, 2, 24), op, "attention_rows on the GPU: head size 24");
 }
+
+/// Mean documents, but for a number of tokens that lets every row of A begin with a sector. `sums` has no gate: it
+/// stores 8 bytes a source and head, wherever they lie.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (docs, tokens, heads, dim) = (2, 288, 12, 64);
+    let mentions: Vec<Vec<usize>> =
+        (0..20).map(|e| (0..1 + e % 2).map(|m| (e * 14 + m * 7) % tokens).collect()).collect();
+    let mentions: Vec<&[usize]> = mentions.iter().map(Vec::as_slice).collect();
+    let texts: Vec<Text> = (0..docs).map(|_| Text::short(tokens, &mentions)).collect();
+    let (all, drop) = (Arc::new(documents(&texts)), dropout_of(0.1));
+    let op: Op = &|tape, t| attention_rows(tape, &t[0], &t[1], &all, heads, drop);
+    let inputs = layer(&texts, heads, dim);
+    let counted = counted(|| std::mem::drop(run(&device, DType::BF16, &inputs, op, 0.0)));
+
+    let (sources, width, tiles) = (all.mention.len(), heads * dim, tokens.div_ceil(128));
+    let (keys, queries, of_a) = (docs * tokens * width * 2, sources * width * 2, docs * 20 * heads * tokens * 4);
+    // 48 bytes say to each thread where it is; of each source the row is asked for by those who fetch eight columns
+    // of its query or draw four keys, and 64 bytes by one; log-sum-exp is 4 bytes of a sector.
+    let lists =
+        |of_source: usize| heads * (docs * tiles * 128 * 48 + tiles * sources * (4 * (8 + 33) + 64 + of_source));
+    let lse = sources * 32 * heads.div_ceil(8);
+    gate(
+        &counted,
+        "attention_rows_forward_64",
+        keys + queries + lse + 32 * sources + of_a,
+        keys + tiles * queries + lists(4) + of_a,
+    );
+    let partial = 2 * tiles * queries;
+    gate(
+        &counted,
+        "attention_rows_backward_64",
+        2 * keys + queries + lse + 32 * sources + of_a + partial,
+        2 * keys + tiles * queries + lists(12) + sources * heads * tokens * 4 + partial,
+    );
+    // A thread asks where the sources of its row are, 8 bytes, and 8 of each.
+    let (rows, threads) = (docs * tokens, width / 4);
+    gate(
+        &counted,
+        "attention_rows_queries",
+        2 * keys + partial + 4 * rows + 8 * sources,
+        2 * keys + partial + threads * (8 * rows + 8 * sources),
+    );
+}

@@ -128,3 +128,40 @@ fn on_the_gpu() {
     let op: Op = &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, KD_DOCRE);
     refused_on_gpu(&[wide(a), h], op, "context_pool on the GPU: dim 12");
 }
+
+/// Mean documents, but for a number of tokens that lets every row of A begin with a sector.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (docs, n, tokens, heads, dim) = (2, 20, 288, 12, 768);
+    let pooling = Pooling { heads, ..KD_DOCRE };
+    let Setup { documents, grid, inputs: [a, h] } = setup(&vec![(n, tokens); docs], dim, heads, false);
+    let op: Op = &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, pooling);
+    let counted = counted(|| drop(run(&device, docre::dtype::DType::BF16, &[wide(a), h], op, 0.0)));
+
+    let pairs = docs * n * (n + 1) / 2;
+    let (of_a, of_h, of_c) = (docs * n * heads * tokens * 4, docs * tokens * dim * 2, pairs * dim * 2);
+    // Entities of the tiles of eight; tiles of pairs on and above the diagonal.
+    let sides: Vec<usize> = (0..n).step_by(8).map(|e| 8.min(n - e)).collect();
+    let upper: Vec<(usize, usize)> = (0..3).flat_map(|a| (a..3).map(move |b| (a, b))).collect();
+    // A thread has two of the eight first entities and all of the second.
+    let weights: usize = upper.iter().map(|&(a, b)| (sides[a] + 4 * sides[b]) * heads * tokens * 4 * docs).sum();
+    let (columns, token_tiles) = (dim / 256, tokens.div_ceil(64));
+    let forward = of_c + 4 * pairs;
+    gate(&counted, "context_pool_forward", of_a + of_h + forward, columns * weights + upper.len() * of_h + forward);
+    gate(&counted, "context_pool_means", 2 * of_c + 4 * pairs, 2 * of_c + 4 * pairs);
+    // All ordered pairs of every tile of tokens; H again for each pair of tiles; A for each half of eight entities.
+    let products = token_tiles * docs * n * n * dim * 2 + sides.len() * sides.len() * of_h;
+    gate(
+        &counted,
+        "context_pool_attention_gradient",
+        2 * of_a + of_h + of_c + 8 * pairs,
+        products + 2 * sides.len() * of_a + of_a,
+    );
+    gate(
+        &counted,
+        "context_pool_hidden_gradient",
+        of_a + of_h + of_c + 4 * pairs,
+        columns * weights + token_tiles * of_c + of_h,
+    );
+}
