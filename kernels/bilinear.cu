@@ -13,7 +13,8 @@
 // bilinear_finish_*: y = sum over the parts, in their order, + b. Reads the sums, writes y once. Also for dzo.
 // bilinear_weight_k: dW[n,t,j] += sum over c of dy[c,n] zs[c,t] zo[c,g,j]. A block owns 16 outs x 16 t x k values of j and
 //   walks over all cells: rows are (t, n), generated as dy zs in bf16, and the operand b, zo, serves 4 t of a warp. Reads
-//   dy for each 16 t, zo for each 16 outs; reads and writes dW once, in f32.
+//   dy for each 16 t, zo for each 16 outs; reads and writes dW once, in f32. A generated operand serves k / 8 products, so
+//   that for k = 32 there is a multiplication for each of them: 28 % of the loop's instructions are mma, not 41 %.
 // bilinear_inputs_k: S = dy W, [cells, E k], in registers only, 128 cells x (128 / k) t at a time;
 //   dzs[c,t] = sum over j of S[c,t,j] zo[c,g,j]; dzo[c,g,j] = sum over t of zs[c,t] S[c,t,j]. A block owns 128 cells and
 //   the t of a part of one group: its dzs, and with one part its dzo; with more, sums in f32 [parts, cells, E] that
@@ -38,39 +39,37 @@ constexpr int WARP_COLUMNS = 64;
 // of 16 that the column has no bits of, lies at (place ^ more).
 template <int WIDTH> __device__ inline int place(int row, int column) { return swizzle<WIDTH>(row, 0) ^ column; }
 
-// A thread's part in loading tiles of HEIGHT x WIDTH values out of the rows x stride values at `corner`, where the first
-// tile lies; of a row that is not there zeros. The chunks of one thread lie so many rows apart that the swizzle repeats.
+// A thread's part in loading tiles of HEIGHT x WIDTH values out of the rows x stride values at `corner`; of a row that is
+// not there zeros. The chunks of one thread lie so many rows apart that the swizzle repeats.
 template <int HEIGHT, int WIDTH, int LOADERS> struct Tile {
     static constexpr int COUNT = HEIGHT * WIDTH / 8 / LOADERS;
     static constexpr int ROWS = LOADERS * 8 / WIDTH; // from one chunk to the next
     static_assert(ROWS % 8 == 0 && COUNT * ROWS == HEIGHT, "whole turns of all threads");
-    int to, stride, rows; // `rows` counts from this thread's first
-    const bf16 *from[COUNT];
+    int to, stride, rows;    // `rows` of the matrix, from this thread's first in the tile on
+    const bf16 *from[COUNT]; // in the tile; where no row is, never read
 
     __device__ Tile(const bf16 *corner, int stride, int rows, int thread = threadIdx.x) : stride(stride) {
         const int row = thread / (WIDTH / 8), column = thread % (WIDTH / 8) * 8;
         to = place<WIDTH>(row, column);
         this->rows = rows - row;
-        for (int i = 0; i < COUNT; i++) { // a row that is there, for copy_async
-            from[i] = kept(corner + static_cast<size_t>(min(row + i * ROWS, rows - 1)) * stride + column);
+        for (int i = 0; i < COUNT; i++) {
+            from[i] = kept(corner + static_cast<size_t>(row + i * ROWS) * stride + column);
         }
     }
 
-    // The tile at column `column`.
-    __device__ void load_along(bf16 *tile, int column) const {
+    // The tile `columns` to the right of this one.
+    __device__ void load(bf16 *tile, int columns = 0) const {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            copy_async(tile + to + i * ROWS * WIDTH, from[i] + column, i * ROWS < rows);
+            copy_async(tile + to + i * ROWS * WIDTH, from[i] + columns, i * ROWS < rows);
         }
     }
 
-    // The tile at row `row`, a row that is there.
-    __device__ void load_down(bf16 *tile, int row) const {
-        const size_t offset = static_cast<size_t>(row) * stride;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            const bool inside = row + i * ROWS < rows;
-            copy_async(tile + to + i * ROWS * WIDTH, from[i] + (inside ? offset : 0), inside);
+    // To the tile below this one: fewer instructions in a loop than rows times the stride.
+    __device__ void move_down() {
+        rows -= HEIGHT;
+        for (const bf16 *&row : from) {
+            row += HEIGHT * static_cast<size_t>(stride);
         }
     }
 };
@@ -160,10 +159,10 @@ template <int K> struct ForwardLoader {
           objects(form.zo + static_cast<size_t>(cell0) * form.e, form.e, form.cells - cell0) {}
 
     __device__ void load_subjects(ForwardShared<K> &shared, uint32_t t) const {
-        subjects.load_along(shared.subjects[t / SUBJECTS % 2], t);
+        subjects.load(shared.subjects[t / SUBJECTS % 2], t);
     }
     __device__ void load_objects(ForwardShared<K> &shared, uint32_t t) const {
-        objects.load_along(shared.objects, t / K * K);
+        objects.load(shared.objects, t / K * K);
     }
 };
 
@@ -249,9 +248,9 @@ template <int K> __device__ inline void forward(const Form &form, float *partial
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_row = warp / 2 * WARP_CELLS;
     const int warp_column = warp % 2 * WARP_COLUMNS;
-    const int scale_row = place<SUBJECTS>(warp_row + lane / 4, 0);
-    const int object_row = place<K>(warp_row + lane % 16, lane / 16 * 8);
-    const int weight_row = place<DEPTH>(warp_column + lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8);
+    const int scale_row = kept(place<SUBJECTS>(warp_row + lane / 4, 0));
+    const int object_row = kept(place<K>(warp_row + lane % 16, lane / 16 * 8));
+    const int weight_row = kept(place<DEPTH>(warp_column + lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8));
     const uint32_t first = blockIdx.z * per, last = min(first + per, form.e);
     const ForwardLoader<K> loader(form, blockIdx.x * CELLS, blockIdx.y * OUTS);
     uint32_t objects[2][K / 16][4];
@@ -260,7 +259,7 @@ template <int K> __device__ inline void forward(const Form &form, float *partial
     loader.load_subjects(shared, first);
     loader.load_objects(shared, first);
     for (int stage = 0; stage < STAGES - 1; stage++) {
-        loader.weights.load_along(shared.weights[stage], (first + stage * STEP) * K);
+        loader.weights.load(shared.weights[stage], (first + stage * STEP) * K);
         copy_async_commit();
     }
     for (uint32_t turn = first; turn < last; turn += TURN<K>) {
@@ -281,7 +280,7 @@ template <int K> __device__ inline void forward(const Form &form, float *partial
                 }
             }
             if (ahead < last) {
-                loader.weights.load_along(shared.weights[(stage + STAGES - 1) % STAGES], ahead * K);
+                loader.weights.load(shared.weights[(stage + STAGES - 1) % STAGES], ahead * K);
                 if (stage == 1 && ahead % SUBJECTS == 0) {
                     loader.load_subjects(shared, ahead);
                     if (ahead % K == 0) {
@@ -393,9 +392,12 @@ template <int K> struct WeightLoader {
           objects(form.zo + blockIdx.y * WEIGHT_SUBJECTS / K * K, form.e, form.cells),
           left_place(is_dy ? 0 : WEIGHT_CELLS * WEIGHT_OUTS) {}
 
-    __device__ void load(WeightStage<K> &stage, int cell) const {
-        left.load_down(stage.dy_and_subjects + left_place, cell);
-        objects.load_down(stage.objects, cell);
+    __device__ void load_next(WeightStage<K> &stage) {
+        left.load(stage.dy_and_subjects + left_place);
+        objects.load(stage.objects);
+        copy_async_commit();
+        left.move_down();
+        objects.move_down();
     }
 };
 
@@ -413,22 +415,32 @@ __device__ inline void load_scales(uint32_t (&scales)[OWN_SUBJECTS][2], const bf
     }
 }
 
+// Where this lane reads of each 16 cells: rows of operands a and b, and the scales as above.
+template <int K> struct WeightPlaces {
+    int dy, objects, scales[2];
+
+    __device__ WeightPlaces() {
+        const int lane = threadIdx.x % 32;
+        const int subject = threadIdx.x / 32 * OWN_SUBJECTS;
+        dy = kept(place<WEIGHT_OUTS>(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8));
+        objects = kept(place<K>(lane % 16, lane / 16 * 8));
+        for (int odd = 0; odd < 2; odd++) {
+            scales[odd] = kept(place<WEIGHT_SUBJECTS>(lane % 4 * 2 + odd, subject));
+        }
+    }
+};
+
 template <int K>
-__device__ inline void multiply_stage(float (&sums)[OWN_SUBJECTS][K / 8][4], const WeightStage<K> &stage) {
-    const int lane = threadIdx.x % 32;
-    const int subject = threadIdx.x / 32 * OWN_SUBJECTS;
-    const int dy_row = place<WEIGHT_OUTS>(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8);
-    const int object_row = place<K>(lane % 16, lane / 16 * 8);
-    const int scale_rows[2] = {place<WEIGHT_SUBJECTS>(lane % 4 * 2, subject),
-                               place<WEIGHT_SUBJECTS>(lane % 4 * 2 + 1, subject)};
+__device__ inline void multiply_stage(float (&sums)[OWN_SUBJECTS][K / 8][4], const WeightStage<K> &stage,
+                                      const WeightPlaces<K> &places) {
 #pragma unroll
     for (int cell = 0; cell < WEIGHT_CELLS; cell += 16) {
         uint32_t dy[4], b[K / 16][4], scales[OWN_SUBJECTS][2];
-        load_matrix_x4_trans(dy, stage.dy() + dy_row + cell * WEIGHT_OUTS);
+        load_matrix_x4_trans(dy, stage.dy() + places.dy + cell * WEIGHT_OUTS);
         for (int j = 0; j < K / 16; j++) {
-            load_matrix_x4_trans(b[j], stage.objects + (object_row ^ j * 16) + cell * K);
+            load_matrix_x4_trans(b[j], stage.objects + (places.objects ^ j * 16) + cell * K);
         }
-        load_scales(scales, stage.subjects() + cell * WEIGHT_SUBJECTS, scale_rows);
+        load_scales(scales, stage.subjects() + cell * WEIGHT_SUBJECTS, places.scales);
         for (int s = 0; s < OWN_SUBJECTS; s++) {
             uint32_t a[4];
             for (int r = 0; r < 4; r++) {
@@ -468,14 +480,12 @@ __device__ inline void add_gradient(float *dw, const float (&sums)[OWN_SUBJECTS]
 // dy: [cells, dy_stride], of which outs count; dy_stride: a multiple of 64, zeros behind outs.
 template <int K> __device__ inline void weight(const bf16 *dy, int dy_stride, const Form &form, float *dw) {
     __shared__ __align__(128) WeightStage<K> stages[STAGES];
-    const WeightLoader<K> loader(dy, dy_stride, form, threadIdx.x < WEIGHT_THREADS / 2);
+    WeightLoader<K> loader(dy, dy_stride, form, threadIdx.x < WEIGHT_THREADS / 2);
+    const WeightPlaces<K> places;
     float sums[OWN_SUBJECTS][K / 8][4] = {};
 
     for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (stage * WEIGHT_CELLS < form.cells) {
-            loader.load(stages[stage], stage * WEIGHT_CELLS);
-        }
-        copy_async_commit();
+        loader.load_next(stages[stage]);
     }
     for (int turn = 0; turn < form.cells; turn += STAGES * WEIGHT_CELLS) {
 #pragma unroll
@@ -486,14 +496,11 @@ template <int K> __device__ inline void weight(const bf16 *dy, int dy_stride, co
             }
             copy_async_wait<STAGES - 2>();
             __syncthreads(); // this stage is here for all; and all have left the stage that is filled next
-            const int ahead = cell + (STAGES - 1) * WEIGHT_CELLS;
-            if (ahead < form.cells) {
-                loader.load(stages[(stage + STAGES - 1) % STAGES], ahead);
-            }
-            copy_async_commit(); // an empty group too, so that the count of groups is that of steps
-            multiply_stage<K>(sums, stages[stage]);
+            loader.load_next(stages[(stage + STAGES - 1) % STAGES]); // behind the last cells: zeros
+            multiply_stage<K>(sums, stages[stage], places);
         }
     }
+    copy_async_wait<0>(); // the zeros: no block may end before its copies
     add_gradient<K>(dw, sums, form.e, form.outs);
 }
 
@@ -537,33 +544,32 @@ template <int K> struct Part {
     __device__ int turns() const { return values / 2 / STEP; }
 };
 
-// Brings stages into shared memory, one after another: all outs of the first turn, all outs of the second, ..
+// Brings stages into shared memory: all outs of the first turn, all outs of the second, ..
 template <int K> struct InputLoader {
     static constexpr int HALF = THREADS / 2; // of the threads, for each column of warps' rows of W
     Tile<CELLS, INPUT_OUTS, THREADS> dy;
     Tile<INPUT_OUTS, WARP_COLUMNS, HALF> weights;
-    int outs, turns; // turns: left
-    int out = 0;     // of the next stage
+    int side;
 
     __device__ InputLoader(const bf16 *dy, int dy_stride, const Form &form, const Part<K> &part, int cell0, int side)
         : dy(dy + static_cast<size_t>(cell0) * dy_stride, dy_stride, form.cells - cell0),
           weights(form.w + (part.group0 + part.subject(0, side)) * K, form.e * K, form.outs, threadIdx.x % HALF),
-          outs(form.outs), turns(part.turns()) {}
+          side(side) {}
 
-    __device__ void load_next(typename InputShared<K>::Stage &stage) {
-        if (turns > 0) {
-            dy.load_along(stage.dy, out);
-            weights.load_down(stage.weights[threadIdx.x / HALF], out);
-            out += INPUT_OUTS;
-            if (out >= outs) {
-                out = 0;
-                for (const bf16 *&row : weights.from) {
-                    row += Part<K>::STEP * K;
-                }
-                turns--;
-            }
-        }
+    // The stage of the outs from `out` on.
+    __device__ void load(typename InputShared<K>::Stage &stage, int out) {
+        dy.load(stage.dy, out);
+        weights.load(stage.weights[side]);
+        weights.move_down();
         copy_async_commit();
+    }
+
+    // From behind the last of `steps` stages back to the first outs, and on to the next t.
+    __device__ void next_turn(int steps) {
+        weights.rows += steps * INPUT_OUTS;
+        for (const bf16 *&row : weights.from) {
+            row += Part<K>::STEP * K - static_cast<ptrdiff_t>(steps) * INPUT_OUTS * weights.stride;
+        }
     }
 };
 
@@ -669,8 +675,8 @@ __device__ inline void inputs(const bf16 *dy, int dy_stride, const Form &form, b
     InputShared<K> &shared = *reinterpret_cast<InputShared<K> *>(memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, side = warp % 2;
     const int warp_row = warp / 2 * WARP_CELLS;
-    const int dy_row = place<INPUT_OUTS>(warp_row + lane % 16, lane / 16 * 8);
-    const int weight_row = place<WARP_COLUMNS>(lane % 16, lane / 16 * 8);
+    const int dy_row = kept(place<INPUT_OUTS>(warp_row + lane % 16, lane / 16 * 8));
+    const int weight_row = kept(place<WARP_COLUMNS>(lane % 16, lane / 16 * 8));
     const int cell0 = blockIdx.x * CELLS;
     const Part<K> part(parts);
     const size_t corner = static_cast<size_t>(cell0) * form.e + part.group0;
@@ -678,18 +684,27 @@ __device__ inline void inputs(const bf16 *dy, int dy_stride, const Form &form, b
     Sums s = {};
     float own_dzo[2][K / 8][4] = {};
 
-    Tile<CELLS, K, THREADS>(form.zs + corner, form.e, form.cells - cell0).load_along(shared.zs, 0);
-    Tile<CELLS, K, THREADS>(form.zo + corner, form.e, form.cells - cell0).load_along(shared.zo, 0);
-    loader.load_next(shared.stages[0]);
+    Tile<CELLS, K, THREADS>(form.zs + corner, form.e, form.cells - cell0).load(shared.zs);
+    Tile<CELLS, K, THREADS>(form.zo + corner, form.e, form.cells - cell0).load(shared.zo);
+    loader.load(shared.stages[0], 0);
+    const int steps = (form.outs + INPUT_OUTS - 1) / INPUT_OUTS;
     int stage = 0;
     for (int turn = 0; turn < part.turns(); turn++) {
-        for (int out = 0; out < form.outs; out += INPUT_OUTS) {
+        for (int step = 1; step < steps; step++) {
             copy_async_wait<0>();
             __syncthreads(); // this stage is here for all; and all have left the stage that is filled next
-            loader.load_next(shared.stages[stage ^ 1]);
+            loader.load(shared.stages[stage ^ 1], step * INPUT_OUTS);
             multiply_stage<K>(s, shared.stages[stage], side, dy_row, weight_row);
             stage ^= 1;
         }
+        copy_async_wait<0>();
+        __syncthreads(); // likewise, before the turn's last stage
+        loader.next_turn(steps);
+        if (turn + 1 < part.turns()) {
+            loader.load(shared.stages[stage ^ 1], 0);
+        }
+        multiply_stage<K>(s, shared.stages[stage], side, dy_row, weight_row);
+        stage ^= 1;
         reduce_s<K>(own_dzo, s, shared, warp_row, part.subject(turn, side));
     }
     __syncthreads(); // all are done with the stages, and dzs is complete

@@ -76,8 +76,14 @@ __device__ inline float reciprocal_fast(float x) {
     return y;
 }
 
-// The same pointer, of which the compiler knows nothing: it keeps it in registers instead of computing it anew in a loop.
+// The same pointer or number, of which the compiler knows nothing: it keeps it in registers instead of computing it anew
+// in a loop.
 template <typename T> __device__ inline T *kept(T *pointer) {
     asm("" : "+l"(pointer));
     return pointer;
+}
+
+__device__ inline int kept(int number) {
+    asm("" : "+r"(number));
+    return number;
 }
