@@ -41,3 +41,18 @@ fn on_the_gpu() {
         on_gpu(&inputs.map(wide), &|tape, t| add::add(tape, &t[0], &t[1]));
     }
 }
+
+/// A mean document in BERT-base: a sum in fresh memory, and one in place.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let n = 290 * 768;
+    for (dtype, name, size) in [(DType::BF16, "add_bf16", 2), (DType::F32, "add_f32", 4)] {
+        let [mut a, b] = [1, 2].map(|seed| tensor(&device, dtype, &[290, 768], &random(seed, n)));
+        let counted = counted(|| {
+            add::sum(&a, &b).unwrap();
+            add::accumulate(&mut a, &b).unwrap();
+        });
+        gate(&counted, name, 3 * size * n, 3 * size * n);
+    }
+}
