@@ -42,6 +42,17 @@ fn on_the_gpu() {
     }
 }
 
+#[test]
+fn accumulate_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    for (n, dtype) in [1, 9, 2049].into_iter().flat_map(|n| [(n, DType::BF16), (n, DType::F32)]) {
+        let [mut into, other] = [1, 2].map(|seed| tensor(&device, dtype, &[n], &random(seed, n)));
+        let sum = add::sum(&into, &other).unwrap().to_f64().unwrap();
+        add::accumulate(&mut into, &other).unwrap();
+        assert_same_bits("accumulate", &into.to_f64().unwrap(), &sum);
+    }
+}
+
 /// A mean document in BERT-base: a sum in fresh memory, and one in place.
 #[test]
 fn traffic_on_the_gpu() {
