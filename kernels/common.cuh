@@ -142,9 +142,11 @@ __device__ inline void dropout_factors(const Dropout &drop, uint64_t first, floa
 }
 
 // Offset in values of the 16-byte chunk `chunk` of row `row` in a tile with rows of WIDTH 16-bit values. Chunks are
-// exchanged so that eight rows of one column of chunks lie in different banks, as ldmatrix reads them.
+// exchanged so that eight rows of one column of chunks lie in different banks, as ldmatrix reads them. Bit-wise
+// exclusive or must not leave the row, so only as many neighbours change places as divide it.
 template <int WIDTH> __device__ inline int swizzle(int row, int chunk) {
-    constexpr int ROWS_PER_LINE = WIDTH < 64 ? 64 / WIDTH : 1; // a line: all 32 banks, 128 bytes
-    constexpr int CHUNKS = WIDTH < 64 ? WIDTH / 8 : 8;         // of a row that take part
-    return row * WIDTH + (chunk ^ (row / ROWS_PER_LINE % CHUNKS)) * 8;
+    static_assert(WIDTH % 16 == 0, "an odd number of chunks needs no swizzle");
+    constexpr int NEIGHBOURS = WIDTH % 64 == 0 ? 8 : WIDTH % 32 == 0 ? 4 : 2;
+    constexpr int ROWS_APART = 8 / NEIGHBOURS; // consecutive rows that begin in different banks without it
+    return row * WIDTH + (chunk ^ (row / ROWS_APART % NEIGHBOURS)) * 8;
 }

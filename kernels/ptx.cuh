@@ -75,3 +75,15 @@ __device__ inline float reciprocal_fast(float x) {
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+// The same pointer or number, of which the compiler knows nothing: it keeps it in registers instead of computing it anew
+// in a loop.
+template <typename T> __device__ inline T *kept(T *pointer) {
+    asm("" : "+l"(pointer));
+    return pointer;
+}
+
+__device__ inline int kept(int number) {
+    asm("" : "+r"(number));
+    return number;
+}

@@ -101,6 +101,31 @@ fn sizes_without_a_kernel_are_refused_by_name_on_the_gpu() {
 }
 
 #[test]
+fn too_little_memory_says_who_holds_what_on_the_gpu() {
+    let args = ["extract", DEMO, "--device", "cuda"];
+    let Some(output) = docre(&args, &[("SOFTGPU_MEMORY_MIB", "48")]) else { return };
+    let said = err(&output);
+    assert!(output.status.code() == Some(5) && said.contains("E-OOM") && said.contains("weights"), "{said}");
+}
+
+#[test]
+fn bench_reads_the_gpu_s_clock_and_models_what_softgpu_counts_on_the_gpu() {
+    let args = ["bench", "kernels", "--device", "cuda", "--filter", "entity_pool", "--documents", "1"];
+    let timed = ["--repeats", "2", "--warm-up", "0", "--no-peak", "--format", "json"];
+    let Some(output) = docre(&[&args[..], &timed].concat(), &[]) else { return };
+    assert!(output.status.success(), "{}", err(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert!(report["schema"] == "docre.bench.v1" && rows.len() == 2, "{report}");
+    assert!(rows.iter().all(|row| row["median_ms"].as_f64().unwrap() >= 0.0 && row["repeats"] == 2), "{report}");
+    let Some(output) = docre(&[&args[..], &["--modelled", "h100"]].concat(), &[]) else { return };
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("MODELLED, not measured") && said.contains("| entity_pool_forward |"), "{said}");
+    let Some(output) = docre(&[&args[..], &["--modelled", "h1000"]].concat(), &[]) else { return };
+    assert!(output.status.code() == Some(2) && err(&output).contains("H100"), "{}", err(&output));
+}
+
+#[test]
 fn auto_never_chooses_softgpu() {
     let Some(output) = docre(&["extract", DEMO, "-v", "--device", "auto"], &[]) else { return };
     assert!(output.status.success() && err(&output).contains("device: cpu"), "{}", err(&output));

@@ -5,12 +5,15 @@ mod common;
 
 use common::gpu::{gpu, reorder};
 use common::tiny;
+use docre::checkpoint::{Want, build};
+use docre::data::Relations;
 use docre::device::Device;
 use docre::layout::Labels;
 use docre::model::config::ModelConfig;
 use docre::model::names::{parameter_table, random_encoder};
 use docre::model::params::initialize;
 use docre::model::{Model, Params};
+use docre::train::state::{self, Companions, Progress};
 use docre::train::{Config, Example, Trainer};
 use serde_json::{Value, json};
 
@@ -115,4 +118,28 @@ fn a_bad_gradient_changes_nothing_on_the_gpu() {
     let after = weights(&trainer);
     let same = after.iter().zip(&broken).all(|(a, b)| (*a as f32).to_bits() == b.to_bits());
     assert!(same, "weights were changed");
+}
+
+/// Two updates, a checkpoint, and two more from its files have the bits of four.
+#[test]
+fn a_resumed_run_has_the_bits_of_one_that_was_not_cut_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let mut whole = trainer(&device, 0.1, &[]);
+    let all = losses(&mut whole, 4);
+    let mut first = trainer(&device, 0.1, &[]);
+    losses(&mut first, 2);
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (1..tiny::CLASSES).map(|r| format!("P{r}")).collect();
+    let with = Companions { tokenizer: Vec::new(), relations: Relations::from_names(names) };
+    let progress = Progress { updates: first.optimizer.updates, ..Progress::default() };
+    let saved = state::save_checkpoint(dir.path(), &first, &progress, &with, 1).unwrap();
+    drop(first);
+    let (model, _) = build::<f32>(&saved, config(0.1), Want::Everything, 0, &device).unwrap();
+    let mut second = trainer(&device, 0.1, &[]);
+    second.model = model;
+    state::restore(&saved, &state::read_progress(&saved).unwrap(), &mut second.optimizer).unwrap();
+    assert_eq!(losses(&mut second, 2), all[2..]);
+    assert!(weights(&second) == weights(&whole), "weights");
+    let moments = |t: &Trainer| (t.optimizer.m.to_f64().unwrap(), t.optimizer.v.to_f64().unwrap());
+    assert!(moments(&second) == moments(&whole), "moments");
 }

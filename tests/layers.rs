@@ -26,7 +26,7 @@ const ALLOWED: [(&str, &str); 3] = [
 ];
 
 /// Ops without a CUDA kernel yet. This list may only shrink.
-const NO_KERNEL: &[&str] = &["attention", "attention_rows", "axial", "bilinear", "context_pool", "entity_pool"];
+const NO_KERNEL: &[&str] = &[];
 
 /// Its module's name in the table, from a path below `src` or the words after `crate::`.
 fn module(parts: &[&str]) -> String {

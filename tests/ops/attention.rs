@@ -1,4 +1,5 @@
 use crate::support::*;
+use docre::device::Device;
 use docre::dtype::DType;
 use docre::layout::Segments;
 use docre::ops::attention::attention;
@@ -142,4 +143,122 @@ fn shapes_are_checked() {
         let error = run(&t(&shape), heads).err().map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.contains("attention")), "{shape:?}, {heads} heads");
     }
+}
+
+/// One sequence: its rows, and what is added to the last key's logit.
+pub struct Line {
+    pub rows: Vec<usize>,
+    pub last_key_bias: f64,
+}
+
+/// Attention within `lines` as eager PyTorch does it: what each step gives is rounded to bf16.
+pub fn plain_bf16(qkv: &[f64], dy: &[f64], lines: &[Line], heads: usize, dim: usize, drop: Dropout) -> Outcome {
+    let (mut value, mut grad) = (vec![0.0; dy.len()], vec![0.0; qkv.len()]);
+    let scale = 1.0 / (dim as f64).sqrt();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let times = |a: &[f64], b: &[f64]| round(&a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>());
+    let axpy = |y: &mut [f64], a: f64, x: &[f64]| y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
+    for (line, head) in lines.iter().flat_map(|line| (0..heads).map(move |head| (line, head))) {
+        let scales = vec![scale; line.rows.len()];
+        let part = |row, which| part(qkv, row, which, head, heads, dim);
+        let column = |row, which| ((3 * row + which) * heads + head) * dim;
+        // With every key or value.
+        let products = |x: &[f64], which| round(&line.rows.iter().map(|&j| dot(x, part(j, which))).collect::<Vec<_>>());
+        for &row in &line.rows {
+            let (q, at) = (part(row, 0), (row * heads + head) * dim);
+            let mut logits = times(&products(q, 1), &scales);
+            *logits.last_mut().unwrap() += line.last_key_bias;
+            let top = logits.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+            let total: f64 = logits.iter().map(|x| (x - top).exp()).sum();
+            let p = round(&logits.iter().map(|x| (x - top).exp() / total).collect::<Vec<_>>());
+            let mut factors = vec![1.0; p.len()];
+            drop_row(&mut factors, drop, row, head, heads);
+            let dy = &dy[at..at + dim];
+            let dp = times(&products(dy, 2), &factors);
+            let mean = dot(&p, &dp);
+            let ds = round(&p.iter().zip(&dp).map(|(p, dp)| p * (dp - mean)).collect::<Vec<_>>());
+            for ((&j, p), ds) in line.rows.iter().zip(times(&p, &factors)).zip(times(&ds, &scales)) {
+                axpy(&mut value[at..at + dim], p, part(j, 2));
+                axpy(&mut grad[column(row, 0)..][..dim], ds, part(j, 1));
+                axpy(&mut grad[column(j, 1)..][..dim], ds, q);
+                axpy(&mut grad[column(j, 2)..][..dim], p, dy);
+            }
+        }
+    }
+    Outcome { value: round(&value), grads: vec![round(&grad)] }
+}
+
+/// The GPU against `plain_bf16`: whole tensors with all the checks, and dq, dk, dv each by its own errors.
+pub fn check_on_gpu(op: Op, lines: &[Line], heads: usize, dim: usize, drop: Dropout) {
+    let rows = lines.iter().map(|line| line.rows.len()).sum();
+    let mut input = qkv(rows, heads, dim);
+    on_gpu_against(&input, op, &|v, dy| plain_bf16(&v[0], dy, lines, heads, dim, drop));
+    let Some((device, _turn)) = gpu() else { return };
+    input[0].values = round(&input[0].values);
+    let dy = |n: usize| round(&output_gradient(n));
+    let plain = plain_bf16(&input[0].values, &dy(rows * heads * dim), lines, heads, dim, drop);
+    let exact = run_from(&Device::cpu(2).unwrap(), DType::F64, &input, op, 0.0, &dy);
+    let found = run_from(&device, DType::BF16, &input, op, 0.0, &dy);
+    for (which, name) in ["dq", "dk", "dv"].into_iter().enumerate() {
+        let of = |outcome: &Outcome| -> Vec<f64> {
+            let row = |row| (0..heads).flat_map(move |head| part(&outcome.grads[0], row, which, head, heads, dim));
+            (0..rows).flat_map(row).copied().collect()
+        };
+        within(name, &of(&found), &of(&plain), &of(&exact));
+    }
+}
+
+fn gpu_case(lengths: &[usize], heads: usize, dim: usize, p: f64) {
+    let segments = Arc::new(Segments::from_lengths(lengths.iter().copied()));
+    let drop = dropout_of(p);
+    let line = |rows: Range<usize>| Line { rows: rows.collect(), last_key_bias: 0.0 };
+    let lines: Vec<Line> = segments.iter().filter(|rows| !rows.is_empty()).map(line).collect();
+    check_on_gpu(&|tape, t| Ok(attention(tape, &t[0], &segments, heads, drop)?.out), &lines, heads, dim, drop);
+}
+
+#[test]
+fn on_the_gpu() {
+    gpu_case(&[], 2, 32, 0.1);
+    gpu_case(&[1], 1, 32, 0.0);
+    gpu_case(&[0, 7, 0, 1], 12, 64, 0.1); // 768 wide
+    // Blocks own 64 rows; the others come in steps of 64, or 32 for heads of 64 and more.
+    gpu_case(&[63, 64, 65, 7, 1, 130], 2, 32, 0.1);
+    gpu_case(&[63, 64, 65], 1, 32, 0.0);
+    gpu_case(&[31, 33, 130], 1, 64, 0.1);
+    gpu_case(&[32, 97], 2, 64, 0.0);
+    gpu_case(&[17, 65], 2, 48, 0.1);
+    gpu_case(&[5, 66], 1, 96, 0.1);
+    gpu_case(&[2, 70], 1, 128, 0.1);
+    gpu_case(&[300], 1, 32, 0.5);
+}
+
+#[test]
+fn the_log_sum_exp_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let segments = Arc::new(Segments::from_lengths([3, 0, 97]));
+    let (heads, dim) = (3, 64);
+    let mut input = qkv(100, heads, dim);
+    input[0].values = round(&input[0].values);
+    let op: Op = &|tape, t| Ok(attention(tape, &t[0], &segments, heads, dropout_of(0.1))?.lse);
+    let want = value(&Device::cpu(1).unwrap(), DType::F64, &input, op);
+    assert_close("lse", &value(&device, DType::BF16, &input, op), &want, 1e-6);
+}
+
+/// Logits of hundreds must not overflow: every row of P has one 1, and gradients of 0.
+#[test]
+fn large_logits_on_the_gpu() {
+    let segments = Arc::new(Segments::from_lengths([70]));
+    let mut input = qkv(70, 1, 32);
+    input[0].values.iter_mut().for_each(|x| *x *= 32.0);
+    let (off, lines) = (Dropout::default(), [Line { rows: (0..70).collect(), last_key_bias: 0.0 }]);
+    on_gpu_against(&input, &|tape, t| Ok(attention(tape, &t[0], &segments, 1, off)?.out), &|v, dy| {
+        plain_bf16(&v[0], dy, &lines, 1, 32, off)
+    });
+}
+
+#[test]
+fn other_head_sizes_are_refused_on_the_gpu() {
+    let segments = Arc::new(Segments::from_lengths([2]));
+    let op: Op = &|tape, t| Ok(attention(tape, &t[0], &segments, 2, Dropout::default())?.out);
+    [1, 16, 40, 256].iter().for_each(|&dim| refused_on_gpu(&qkv(2, 2, dim), op, &format!("heads of {dim}")));
 }

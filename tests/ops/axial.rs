@@ -1,8 +1,9 @@
-use crate::attention::part;
+use crate::attention::{Line, check_on_gpu, part};
 use crate::support::*;
 use docre::dtype::DType;
 use docre::layout::Tables;
 use docre::ops::axial::{Axis, axial};
+use docre::rng::Dropout;
 use std::sync::Arc;
 
 const AXES: [Axis; 2] = [Axis::Subject, Axis::Object];
@@ -143,5 +144,47 @@ fn shapes_are_checked() {
     for (shape, heads) in [([4, 10], 1), ([4, 12], 3), ([4, 12], 0), ([3, 12], 2)] {
         let error = axial(&mut docre::tape::Tape::inference(), &t(&shape), &tables, heads, Axis::Subject).err();
         assert!(error.is_some_and(|e| e.to_string().contains("axial")), "{shape:?}, {heads} heads");
+    }
+}
+
+fn gpu_case(entities: &[usize], pad: usize, heads: usize, dim: usize) {
+    let tables = Arc::new(Tables::padded(entities, pad));
+    for axis in AXES {
+        let lines = |d: usize| {
+            let (base, n, last_key_bias) = (tables.cells.starts[d], tables.side[d], tables.repeat[d].max(1) as f64);
+            (0..n).map(move |i| Line { rows: line(base, n, i, i, axis), last_key_bias: last_key_bias.ln() })
+        };
+        let lines: Vec<Line> = (0..tables.len()).flat_map(lines).collect();
+        check_on_gpu(&|tape, t| axial(tape, &t[0], &tables, heads, axis), &lines, heads, dim, Dropout::default());
+    }
+}
+
+#[test]
+fn on_the_gpu() {
+    gpu_case(&[], 0, 2, 32);
+    gpu_case(&[1], 0, 1, 32);
+    gpu_case(&[0, 2, 1, 0, 7], 0, 8, 96); // 768 wide
+    // Lines of at most 16, 32 and 64 cells have kernels of their own; three heads do not fill a block of four.
+    gpu_case(&[5, 1, 16, 17], 0, 3, 32);
+    gpu_case(&[32, 33], 0, 1, 32);
+    gpu_case(&[2, 42], 0, 1, 48);
+    gpu_case(&[18, 1], 0, 2, 64);
+    gpu_case(&[1, 5, 20, 34], 0, 1, 128);
+    gpu_case(&[65], 0, 1, 32);
+}
+
+#[test]
+fn on_the_gpu_with_a_pad_index() {
+    gpu_case(&[2, 1, 5, 15, 16, 31], 42, 2, 32);
+    gpu_case(&[41], 42, 1, 96);
+    gpu_case(&[64, 3], 70, 1, 32);
+}
+
+#[test]
+fn other_head_sizes_are_refused_on_the_gpu() {
+    let tables = Arc::new(Tables::exact(&[2]));
+    let op: Op = &|tape, t| axial(tape, &t[0], &tables, 2, Axis::Object);
+    for dim in [1, 16, 40, 256] {
+        refused_on_gpu(&[activation("qkv", &[4, 6 * dim])], op, &format!("heads of {dim}"));
     }
 }

@@ -1,4 +1,6 @@
 use crate::support::*;
+use docre::device::Device;
+use docre::dtype::DType;
 use docre::ops::bilinear::bilinear;
 
 #[derive(Clone, Copy)]
@@ -79,7 +81,7 @@ fn a_cell_has_the_same_bits_alone() {
 
 #[test]
 fn shapes_are_checked() {
-    let t = |shape: &[usize]| tensor(&poisoned(1), docre::dtype::DType::F32, shape, &random(1, shape.iter().product()));
+    let t = |shape: &[usize]| tensor(&poisoned(1), DType::F32, shape, &random(1, shape.iter().product()));
     let run = |zs: &[usize], zo: &[usize], w: &[usize], block| {
         bilinear(&mut docre::tape::Tape::inference(), &t(zs), &t(zo), &t(w), None, block)
     };
@@ -88,4 +90,82 @@ fn shapes_are_checked() {
     assert!(run(&[2, 8], &[2, 8], &[3, 31], 4).is_err());
     assert!(run(&[2, 8], &[2, 8], &[3, 24], 3).is_err());
     assert!(run(&[2, 8], &[2, 8], &[3, 0], 0).is_err());
+}
+
+/// What eager bf16 code does: it stores the outer products and their gradients, rounded. Parameter gradients are f32.
+fn eager(v: &[Vec<f64>], dy: &[f64], s: Size) -> Outcome {
+    let Size { e, block: k, out, .. } = s;
+    let (zs, zo, w, width) = (&v[0], &v[1], &v[2], e * k);
+    let (mut y, mut dw) = (Vec::new(), vec![0.0; w.len()]);
+    let (mut dzs, mut dzo) = (vec![0.0; zs.len()], vec![0.0; zo.len()]);
+    for (cell, dy) in (0..s.cells).map(|cell| (cell, &dy[cell * out..][..out])) {
+        let of = |x: usize| (cell * e + x / k, cell * e + x / (k * k) * k + x % k);
+        let products: Vec<f64> = (0..width).map(|x| zs[of(x).0] * zo[of(x).1]).collect();
+        let products = round(&products);
+        let mut gradient = vec![0.0; width];
+        for ((r, row), dy) in w.chunks_exact(width).enumerate().zip(dy) {
+            let sum: f64 = row.iter().zip(&products).map(|(w, x)| w * x).sum();
+            y.push(sum + v.get(3).map_or(0.0, |b| b[r]));
+            row.iter().zip(&mut gradient).for_each(|(w, g)| *g += dy * w);
+            dw[r * width..][..width].iter_mut().zip(&products).for_each(|(d, x)| *d += dy * x);
+        }
+        for (x, g) in round(&gradient).into_iter().enumerate() {
+            dzs[of(x).0] += g * zo[of(x).1];
+            dzo[of(x).1] += g * zs[of(x).0];
+        }
+    }
+    let mut grads = vec![round(&dzs), round(&dzo), dw];
+    if v.len() == 4 {
+        grads.push((0..out).map(|r| (0..s.cells).map(|cell| dy[cell * out + r]).sum()).collect());
+    }
+    Outcome { value: if v.len() == 4 { y } else { round(&y) }, grads }
+}
+
+#[test]
+fn on_the_gpu() {
+    let case = |cells, e, block, out, bias| {
+        let size = Size { cells, e, block, out };
+        let op: Op = &|tape, t| bilinear(tape, &t[0], &t[1], &t[2], t.get(3), block);
+        on_gpu_against(&inputs(size, bias), op, &|v, dy| eager(v, dy, size));
+    };
+    case(0, 64, 32, 8, true);
+    case(1, 64, 64, 8, false);
+    case(7, 64, 32, 19, true);
+    // Tiles are 128 cells and 128 outputs; stages 32 cells, dW's tiles 16 outputs.
+    case(63, 128, 64, 97, true);
+    case(64, 64, 32, 128, false);
+    case(65, 128, 32, 136, false);
+    case(130, 64, 64, 136, false);
+    case(129, 64, 64, 19, false); // rows of y that are not aligned
+}
+
+/// Small integers: every product and sum is exact, and so is each result up to its own rounding.
+#[test]
+fn on_the_gpu_exactly() {
+    let Some((device, _turn)) = gpu() else { return };
+    let few = [(130, 128, 64, 136, false), (65, 64, 32, 97, true), (128, 128, 32, 128, true)];
+    // So many tiles that none is divided into parts; or that parts begin and end amid groups.
+    let many = [(8900, 32, 32, 8, false), (6902, 96, 32, 8, false), (4600, 128, 64, 8, false)];
+    for (cells, e, block, out, bias) in few.into_iter().chain(many) {
+        let size = Size { cells, e, block, out };
+        let op: Op = &|tape, t| bilinear(tape, &t[0], &t[1], &t[2], t.get(3), block);
+        let integers = |values: &[f64]| values.iter().map(|x| (x * 1.5).round().clamp(-2.0, 2.0)).collect::<Vec<_>>();
+        let whole = |i: Input| Input { values: integers(&random(i.name.len() as u64, i.values.len())), ..i };
+        let inputs: Vec<Input> = inputs(size, bias).into_iter().map(whole).collect();
+        let dy = |n: usize| integers(&random(5, n));
+        let exact = run_from(&Device::cpu(2).unwrap(), DType::F64, &inputs, op, 0.0, &dy);
+        let got = run_from(&device, DType::BF16, &inputs, op, 3.0, &dy);
+        assert_same_bits("value", &got.value, &if bias { exact.value } else { round(&exact.value) });
+        for ((input, got), exact) in inputs.iter().zip(&got.grads).zip(&exact.grads) {
+            let exact = if input.parameter { exact.clone() } else { round(exact) };
+            let differ = got.iter().zip(&exact).position(|(a, b)| a != b); // -0 and 0 are equal
+            assert_eq!(differ, None, "d{}", input.name);
+        }
+    }
+}
+
+#[test]
+fn refused_on_the_gpu() {
+    let size = Size { cells: 2, e: 64, block: 16, out: 8 };
+    refused_on_gpu(&inputs(size, false), &|tape, t| bilinear(tape, &t[0], &t[1], &t[2], None, 16), "block 16");
 }

@@ -103,3 +103,65 @@ fn a_document_has_the_same_bits_alone() {
     let places = [first..first + 5 * heads * 40, 9 * width..49 * width];
     check_alone(&all.inputs, &of(&all), &of(&one), 6 * width, &places);
 }
+
+fn gpu_case(sizes: &Sizes, width: usize, pooling: Pooling, size_of_a: f64) {
+    let Setup { documents, grid, inputs: [mut a, h] } = setup(sizes, width, pooling.heads, false);
+    a.values.iter_mut().for_each(|x| *x = f64::from((*x * size_of_a) as f32));
+    on_gpu(&[wide(a), h], &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, pooling));
+}
+
+/// Weights are rounded to bf16, as in eager bf16 code; the sum of a row of them is 1 on the GPU.
+#[test]
+fn on_the_gpu() {
+    for pooling in [KD_DOCRE, ATLOP] {
+        gpu_case(&[], 32, pooling, 1.0);
+        gpu_case(&[(1, 1)], 8, pooling, 1.0);
+        gpu_case(&[(0, 5), (2, 7), (0, 3), (1, 2), (3, 0)], 40, pooling, 1.0);
+        gpu_case(&[(7, 31), (8, 64), (9, 65), (3, 63)], 96, pooling, 1.0);
+    }
+    // Attention of real documents: q is about 1e-5, and epsilon must not matter.
+    gpu_case(&[(3, 130)], 384, Pooling { heads: 12, ..KD_DOCRE }, 0.003);
+    gpu_case(&[(2, 13), (1, 70)], 768, ATLOP, 0.01);
+    gpu_case(&[(17, 20)], 264, KD_DOCRE, 1.0);
+    gpu_case(&[(42, 33)], 32, KD_DOCRE, 1.0);
+    let Setup { documents, grid, inputs: [a, h] } = setup(&[(2, 3)], 12, 3, false);
+    let op: Op = &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, KD_DOCRE);
+    refused_on_gpu(&[wide(a), h], op, "context_pool on the GPU: dim 12");
+}
+
+/// Mean documents, but for a number of tokens that lets every row of A begin with a sector.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (docs, n, tokens, heads, dim) = (2, 20, 288, 12, 768);
+    let pooling = Pooling { heads, ..KD_DOCRE };
+    let Setup { documents, grid, inputs: [a, h] } = setup(&vec![(n, tokens); docs], dim, heads, false);
+    let op: Op = &|tape, t| context_pool(tape, &t[0], &t[1], &documents, &grid, pooling);
+    let counted = counted(|| drop(run(&device, docre::dtype::DType::BF16, &[wide(a), h], op, 0.0)));
+
+    let pairs = docs * n * (n + 1) / 2;
+    let (of_a, of_h, of_c) = (docs * n * heads * tokens * 4, docs * tokens * dim * 2, pairs * dim * 2);
+    // Entities of the tiles of eight; tiles of pairs on and above the diagonal.
+    let sides: Vec<usize> = (0..n).step_by(8).map(|e| 8.min(n - e)).collect();
+    let upper: Vec<(usize, usize)> = (0..3).flat_map(|a| (a..3).map(move |b| (a, b))).collect();
+    // A thread has two of the eight first entities and all of the second.
+    let weights: usize = upper.iter().map(|&(a, b)| (sides[a] + 4 * sides[b]) * heads * tokens * 4 * docs).sum();
+    let (columns, token_tiles) = (dim / 256, tokens.div_ceil(64));
+    let forward = of_c + 4 * pairs;
+    gate(&counted, "context_pool_forward", of_a + of_h + forward, columns * weights + upper.len() * of_h + forward);
+    gate(&counted, "context_pool_means", 2 * of_c + 4 * pairs, 2 * of_c + 4 * pairs);
+    // All ordered pairs of every tile of tokens; H again for each pair of tiles; A for each half of eight entities.
+    let products = token_tiles * docs * n * n * dim * 2 + sides.len() * sides.len() * of_h;
+    gate(
+        &counted,
+        "context_pool_attention_gradient",
+        2 * of_a + of_h + of_c + 8 * pairs,
+        products + 2 * sides.len() * of_a + of_a,
+    );
+    gate(
+        &counted,
+        "context_pool_hidden_gradient",
+        of_a + of_h + of_c + 4 * pairs,
+        columns * weights + token_tiles * of_c + of_h,
+    );
+}

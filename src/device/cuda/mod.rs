@@ -1,5 +1,6 @@
 //! NVIDIA GPUs, through the driver that is loaded at run time.
 
+pub mod attention;
 mod context;
 pub mod gpu;
 pub mod images;

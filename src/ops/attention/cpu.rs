@@ -4,7 +4,8 @@ use crate::layout::Segments;
 use crate::rng::Dropout;
 use crate::tensor::Tensor;
 
-fn sequences(segments: &Segments) -> Vec<Sequence> {
+/// Every segment.
+pub fn sequences(segments: &Segments) -> Vec<Sequence> {
     segments.iter().map(|r| Sequence { base: r.start, stride: 1, len: r.len(), last_key_bias: 0.0 }).collect()
 }
 
@@ -20,8 +21,11 @@ pub fn forward<T: Real>(
     attention::forward(qkv.slice::<T>(), &sequences(segments), heads, drop, out.slice_mut(), lse.slice_mut());
 }
 
+/// `_out` is for GPUs; here its products with `dout` are summed anew.
+#[allow(clippy::too_many_arguments)] // the op's tensors, by name
 pub fn backward<T: Real>(
     qkv: &Tensor,
+    _out: &Tensor,
     lse: &Tensor,
     dout: &Tensor,
     segments: &Segments,

@@ -6,6 +6,7 @@
 //! Reads 3 N d and writes N d values plus lse; no L x L tensor exists.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -38,13 +39,18 @@ pub fn attention(
     }
     let mut out = qkv.device().alloc("attention", qkv.dtype(), &[rows, width])?;
     let mut lse = qkv.device().alloc("attention.lse", qkv.dtype().wide(), &[rows, heads])?;
-    dispatch!(cpu: "attention", qkv.device(), qkv.dtype(), forward(qkv, segments, heads, drop, &mut out, &mut lse))?;
+    dispatch!("attention", qkv.device(), qkv.dtype(), forward(qkv, segments, heads, drop, &mut out, &mut lse))?;
     let out = out.settled();
     let (x, l, y, segments) = (qkv.clone(), lse.clone(), out.clone(), segments.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&y) else { return Ok(()) };
         let mut dx = x.device().alloc("attention.dx", x.dtype(), x.shape())?;
-        dispatch!(cpu: "attention.backward", x.device(), x.dtype(), backward(&x, &l, &dy, &segments, heads, drop, &mut dx))?;
+        dispatch!(
+            "attention.backward",
+            x.device(),
+            x.dtype(),
+            backward(&x, &y, &l, &dy, &segments, heads, drop, &mut dx)
+        )?;
         grads.put(&x, dx)
     });
     Ok(Attended { out, lse })

@@ -11,6 +11,7 @@
 //! `attention`: dq of the mention rows and dk of every key; v takes no part.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -38,13 +39,13 @@ pub fn attention_rows(
     }
     let size = documents.attention(heads).rows();
     let mut a = qkv.device().alloc("attention_rows", qkv.dtype().wide(), &[size])?;
-    dispatch!(cpu: "attention_rows", qkv.device(), qkv.dtype(), forward(qkv, lse, documents, heads, drop, &mut a))?;
+    dispatch!("attention_rows", qkv.device(), qkv.dtype(), forward(qkv, lse, documents, heads, drop, &mut a))?;
     let (x, lse, y, documents) = (qkv.clone(), lse.clone(), a.clone(), documents.clone());
     tape.record(move |grads| {
         let Some(da) = grads.take(&y) else { return Ok(()) };
         let mut dx = x.device().alloc("attention_rows.dx", x.dtype(), x.shape())?;
         dispatch!(
-            cpu: "attention_rows.backward",
+            "attention_rows.backward",
             x.device(),
             x.dtype(),
             backward(&x, &lse, &da, &documents, heads, drop, &mut dx)

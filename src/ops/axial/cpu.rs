@@ -6,7 +6,7 @@ use crate::rng::Dropout;
 use crate::tensor::Tensor;
 
 /// Every line of every table along `axis`.
-fn sequences(tables: &Tables, axis: Axis) -> Vec<Sequence> {
+pub fn sequences(tables: &Tables, axis: Axis) -> Vec<Sequence> {
     let line = |d: usize, i: usize| {
         let (base, n) = (tables.cells.starts[d], tables.side[d]);
         let last_key_bias = (tables.repeat[d].max(1) as f64).ln();
@@ -24,8 +24,11 @@ pub fn forward<T: Real>(qkv: &Tensor, tables: &Tables, heads: usize, axis: Axis,
     attention::forward(qkv.slice::<T>(), &lines, heads, Dropout::default(), out.slice_mut(), lse.slice_mut());
 }
 
+/// `_out` is for GPUs; here its products with `dout` are summed anew.
+#[allow(clippy::too_many_arguments)] // the op's tensors, by name
 pub fn backward<T: Real>(
     qkv: &Tensor,
+    _out: &Tensor,
     lse: &Tensor,
     dout: &Tensor,
     tables: &Tables,

@@ -6,6 +6,7 @@
 //! any other. Backward recomputes probabilities from the saved log-sum-exp.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -34,13 +35,13 @@ pub fn axial(tape: &mut Tape, qkv: &Tensor, tables: &Arc<Tables>, heads: usize, 
     }
     let mut out = qkv.device().alloc("axial", qkv.dtype(), &[cells, width])?;
     let mut lse = qkv.device().alloc("axial.lse", qkv.dtype().wide(), &[cells, heads])?;
-    dispatch!(cpu: "axial", qkv.device(), qkv.dtype(), forward(qkv, tables, heads, axis, &mut out, &mut lse))?;
+    dispatch!("axial", qkv.device(), qkv.dtype(), forward(qkv, tables, heads, axis, &mut out, &mut lse))?;
     let out = out.settled();
     let (x, y, tables) = (qkv.clone(), out.clone(), tables.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&y) else { return Ok(()) };
         let mut dx = x.device().alloc("axial.dx", x.dtype(), x.shape())?;
-        dispatch!(cpu: "axial.backward", x.device(), x.dtype(), backward(&x, &lse, &dy, &tables, heads, axis, &mut dx))?;
+        dispatch!("axial.backward", x.device(), x.dtype(), backward(&x, &y, &lse, &dy, &tables, heads, axis, &mut dx))?;
         grads.put(&x, dx)
     });
     Ok(out)

@@ -4,9 +4,11 @@
 //! z_s, z_o `[cells, E]`, W `[out, E k]`, b `[out]`, y `[cells, out]`. The outer products are generated while
 //! they are packed for the matrix product, one panel at a time: the `[cells, E k]` tensor never exists,
 //! forward or backward. Backward: `dW += dY^T bl`; S = dY W in blocks of cells x about 1024 columns, each
-//! reduced at once to `dz_s[i] += S[i, :] . z_o` and `dz_o += z_s[i] S[i, :]`.
+//! reduced at once to `dz_s[i] += S[i, :] . z_o` and `dz_o += z_s[i] S[i, :]`. On a GPU (k is 32 or 64) y is bf16
+//! without b, and f32 with it.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -30,17 +32,19 @@ pub fn bilinear(
     if block == 0 || e % block != 0 {
         return Err(Error::shape("bilinear", "block", format!("a divisor of {e}"), block));
     }
-    let mut y = zs.device().alloc("bilinear", zs.dtype(), &[cells, out])?;
-    dispatch!(cpu: "bilinear", zs.device(), zs.dtype(), forward(zs, zo, w, b, block, &mut y))?;
-    let y = y.settled();
+    // With a bias it is a classifier, and its logits stay wide.
+    let dtype = if b.is_some() { zs.dtype().wide() } else { zs.dtype() };
+    let mut y = zs.device().alloc("bilinear", dtype, &[cells, out])?;
+    dispatch!("bilinear", zs.device(), zs.dtype(), forward(zs, zo, w, b, block, &mut y))?;
+    let y = if b.is_some() { y } else { y.settled() };
     let (zs, zo, w, b, made) = (zs.clone(), zo.clone(), w.clone(), b.cloned(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&made) else { return Ok(()) };
         let (device, dtype) = (zs.device(), zs.dtype());
         let mut dzs = device.alloc("bilinear.dz", dtype, zs.shape())?;
         let mut dzo = device.alloc("bilinear.dz", dtype, zo.shape())?;
-        dispatch!(cpu: "bilinear.dw", device, dtype, backward_weight(&dy, &zs, &zo, &w, b.as_ref(), block, grads))?;
-        dispatch!(cpu: "bilinear.dz", device, dtype, backward_inputs(&dy, &zs, &zo, &w, block, &mut dzs, &mut dzo))?;
+        dispatch!("bilinear.dw", device, dtype, backward_weight(&dy, &zs, &zo, &w, b.as_ref(), block, grads))?;
+        dispatch!("bilinear.dz", device, dtype, backward_inputs(&dy, &zs, &zo, &w, block, &mut dzs, &mut dzo))?;
         grads.put(&zs, dzs)?;
         grads.put(&zo, dzo)
     });

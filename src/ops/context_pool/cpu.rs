@@ -42,18 +42,17 @@ impl<'a, T: Real> PairWeights<'a, T> {
         out.iter_mut().for_each(|o| *o *= self.scale);
     }
     /// 1 / (sum q + eps) of every pair.
-    fn inverse_sums(&self, epsilon: f64) -> Vec<T> {
-        let inverse = |p: usize| {
+    fn inverse_sums(&self, epsilon: f64, inverse: &mut [T]) {
+        inverse.par_iter_mut().enumerate().for_each(|(p, inverse)| {
             let mut q = Scratch::new(self.tokens);
             vectorize(
                 #[inline(always)]
                 || {
                     self.weights(p, 0, &mut q);
-                    T::ONE / (sum(&q, |q| q) + T::of(epsilon))
+                    *inverse = T::ONE / (sum(&q, |q| q) + T::of(epsilon));
                 },
             )
-        };
-        (0..self.pairs.len()).into_par_iter().map(inverse).collect()
+        });
     }
 }
 
@@ -91,17 +90,26 @@ impl<T: Real> Operand<T> for Transposed<'_, T> {
     }
 }
 
-pub fn forward<T: Real>(a: &Tensor, h: &Tensor, documents: &Documents, grid: &Grid, pooling: Pooling, c: &mut Tensor) {
+pub fn forward<T: Real>(
+    a: &Tensor,
+    h: &Tensor,
+    documents: &Documents,
+    grid: &Grid,
+    pooling: Pooling,
+    c: &mut Tensor,
+    inverse: &mut Tensor,
+) {
     let (width, blocks) = (h.dim(), documents.attention(pooling.heads));
-    let (a, h, c) = (a.slice::<T>(), h.slice::<T>(), c.slice_mut::<T>());
+    let (a, h, c, inverse) = (a.slice::<T>(), h.slice::<T>(), c.slice_mut::<T>(), inverse.slice_mut::<T>());
     for d in 0..documents.len() {
         let (tokens, pairs) = (documents.tokens.range(d), grid.pairs.range(d));
         let weights = PairWeights::new(&a[blocks.range(d)], tokens.len(), documents.entities.length(d), pooling);
         let h = Mat::rows(&h[tokens.start * width..tokens.end * width], width);
         let c = &mut c[pairs.start * width..pairs.end * width];
         gemm(pairs.len(), width, tokens.len(), &weights, &h.t(), c, true);
-        let inverse = weights.inverse_sums(pooling.epsilon);
-        c.par_chunks_mut(width).zip(&inverse).for_each(|(c, inv)| c.iter_mut().for_each(|c| *c *= *inv));
+        let inverse = &mut inverse[pairs];
+        weights.inverse_sums(pooling.epsilon, inverse);
+        c.par_chunks_mut(width).zip(inverse).for_each(|(c, inv)| c.iter_mut().for_each(|c| *c *= *inv));
     }
 }
 
@@ -111,6 +119,7 @@ pub fn backward<T: Real>(
     h: &Tensor,
     c: &Tensor,
     dc: &Tensor,
+    inverse: &Tensor,
     documents: &Documents,
     grid: &Grid,
     pooling: Pooling,
@@ -119,20 +128,21 @@ pub fn backward<T: Real>(
 ) {
     let (width, blocks) = (h.dim(), documents.attention(pooling.heads));
     let (a, h, c, dc) = (a.slice::<T>(), h.slice::<T>(), c.slice::<T>(), dc.slice::<T>());
+    let inverse = inverse.slice::<T>();
     let (da, dh) = (da.slice_mut::<T>(), dh.slice_mut::<T>());
     for d in 0..documents.len() {
         let (tokens, pairs) = (documents.tokens.range(d), grid.pairs.range(d));
         let token_rows = tokens.start * width..tokens.end * width;
         let pair_rows = pairs.start * width..pairs.end * width;
         let weights = PairWeights::new(&a[blocks.range(d)], tokens.len(), documents.entities.length(d), pooling);
-        let inverse = weights.inverse_sums(pooling.epsilon);
+        let inverse = &inverse[pairs.clone()];
         let (c, dc) = (&c[pair_rows.clone()], Mat::rows(&dc[pair_rows], width));
 
-        let dq = weight_gradients(&weights, &inverse, c, dc, Mat::rows(&h[token_rows.clone()], width));
+        let dq = weight_gradients(&weights, inverse, c, dc, Mat::rows(&h[token_rows.clone()], width));
         attention_gradients(&weights, &dq, &mut da[blocks.range(d)]);
 
         let dh = &mut dh[token_rows];
-        let a = Transposed { weights: &weights, inverse: &inverse };
+        let a = Transposed { weights: &weights, inverse };
         gemm(tokens.len(), width, pairs.len(), &a, &dc.t(), dh, true);
     }
 }

@@ -3,11 +3,12 @@
 //!
 //! Symmetric in (s, o), so one row for each unordered pair (`Grid::pairs`). A: the blocks of
 //! `attention_rows`; H `[tokens, d]`; c `[pairs, d]`. q is generated while it is packed for the product and
-//! divided by its sum afterwards, so the forward pass holds nothing of size pairs x tokens. Backward
-//! recomputes q and holds its gradient for one document at a time:
+//! divided by its sum afterwards, so the forward pass holds nothing of size pairs x tokens; it keeps
+//! 1 / (sum q + eps) `[pairs]`. Backward recomputes q and, on the CPU, holds its gradient for one document at a time:
 //! `dq = (dc H^T - dc . c) / (sum q + eps)`, `dA_s += dq A_o`, `dH += a^T dc`.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -39,9 +40,13 @@ pub fn context_pool(
         let want = (size, documents.tokens.rows());
         return Err(Error::shape("context_pool", "(attention, tokens)", want, (a.len(), h.rows())));
     }
+    if grid.entities != documents.entities {
+        return Err(Error::shape("context_pool", "entities of the grid", &documents.entities, &grid.entities));
+    }
     let (device, dtype) = (h.device(), h.dtype());
     let mut c = device.alloc("context_pool", dtype, &[grid.pairs.rows(), h.dim()])?;
-    dispatch!(cpu: "context_pool", device, dtype, forward(a, h, documents, grid, pooling, &mut c))?;
+    let mut inverse = device.alloc("context_pool.inverse", dtype.wide(), &[grid.pairs.rows()])?;
+    dispatch!("context_pool", device, dtype, forward(a, h, documents, grid, pooling, &mut c, &mut inverse))?;
     let c = c.settled();
     let (a, h, y, documents, grid) = (a.clone(), h.clone(), c.clone(), documents.clone(), grid.clone());
     tape.record(move |grads| {
@@ -49,10 +54,10 @@ pub fn context_pool(
         let mut da = a.device().alloc("context_pool.da", a.dtype(), a.shape())?;
         let mut dh = h.device().alloc("context_pool.dh", h.dtype(), h.shape())?;
         dispatch!(
-            cpu: "context_pool.backward",
+            "context_pool.backward",
             h.device(),
             h.dtype(),
-            backward(&a, &h, &y, &dc, &documents, &grid, pooling, &mut da, &mut dh)
+            backward(&a, &h, &y, &dc, &inverse, &documents, &grid, pooling, &mut da, &mut dh)
         )?;
         grads.put(&a, da)?;
         grads.put(&h, dh)

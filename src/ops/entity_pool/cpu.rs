@@ -39,7 +39,7 @@ fn logsumexp<T: Real>(h: &[T], dim: usize, rows: &[u32], y: &mut [T]) {
 }
 
 /// `uses`: for each token row, the entities that have a mention there.
-pub fn backward<T: Real>(dy: &Tensor, h: &Tensor, y: &Tensor, uses: &Sources, dh: &mut Tensor) {
+pub fn backward<T: Real>(dy: &Tensor, h: &Tensor, y: &Tensor, _: &Sources, uses: &Sources, dh: &mut Tensor) {
     let dim = h.dim();
     let (dy, h, y) = (dy.slice::<T>(), h.slice::<T>(), y.slice::<T>());
     dh.slice_mut::<T>().par_chunks_mut(chunk(block(dim), dim)).enumerate().for_each(|(b, dh)| {

@@ -3,10 +3,11 @@
 //! h `[tokens, d]`, y `[entities, d]`: `y[e] = log sum over m of exp(h[mention m of e])`. One mention is
 //! copied exactly; an entity without mentions is 0. The weights of `mentions` are not read (the same
 //! lists serve the mean of attention rows); a row listed twice counts twice.
-//! Reads each mention's row twice, writes y once. Backward keeps h and y, recomputes the softmax
-//! weights: `dh[t] = sum over e that use t of dy[e] exp(h[t] - y[e])`, e ascending.
+//! Backward recomputes the softmax weights from h and y, or where y is rounded from h alone:
+//! `dh[t] = sum over e that use t of dy[e] exp(h[t] - y[e])`, e ascending.
 
 mod cpu;
+mod cuda;
 
 use crate::dispatch;
 use crate::error::Result;
@@ -20,7 +21,7 @@ pub fn entity_pool(tape: &mut Tape, h: &Tensor, mentions: &Arc<Sources>) -> Resu
     check_shape("entity_pool", "h", h, &[h.rows(), h.dim()])?;
     mentions.check("entity_pool", h.rows())?;
     let mut y = h.device().alloc("entity_pool", h.dtype(), &[mentions.rows.len(), h.dim()])?;
-    dispatch!(cpu: "entity_pool", h.device(), h.dtype(), forward(h, mentions, &mut y))?;
+    dispatch!("entity_pool", h.device(), h.dtype(), forward(h, mentions, &mut y))?;
     let y = y.settled();
     if tape.is_recording() {
         let (h, mentions, out) = (h.clone(), mentions.clone(), y.clone());
@@ -28,7 +29,12 @@ pub fn entity_pool(tape: &mut Tape, h: &Tensor, mentions: &Arc<Sources>) -> Resu
             let Some(dy) = grads.take(&out) else { return Ok(()) };
             let mut dh = h.device().alloc("entity_pool.dh", h.dtype(), h.shape())?;
             let uses = mentions.transposed(h.rows());
-            dispatch!(cpu: "entity_pool.backward", h.device(), h.dtype(), backward(&dy, &h, &out, &uses, &mut dh))?;
+            dispatch!(
+                "entity_pool.backward",
+                h.device(),
+                h.dtype(),
+                backward(&dy, &h, &out, &mentions, &uses, &mut dh)
+            )?;
             grads.put(&h, dh)
         });
     }
