@@ -41,3 +41,29 @@ fn on_the_gpu() {
         on_gpu(&inputs.map(wide), &|tape, t| add::add(tape, &t[0], &t[1]));
     }
 }
+
+#[test]
+fn accumulate_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    for (n, dtype) in [1, 9, 2049].into_iter().flat_map(|n| [(n, DType::BF16), (n, DType::F32)]) {
+        let [mut into, other] = [1, 2].map(|seed| tensor(&device, dtype, &[n], &random(seed, n)));
+        let sum = add::sum(&into, &other).unwrap().to_f64().unwrap();
+        add::accumulate(&mut into, &other).unwrap();
+        assert_same_bits("accumulate", &into.to_f64().unwrap(), &sum);
+    }
+}
+
+/// A mean document in BERT-base: a sum in fresh memory, and one in place.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let n = 290 * 768;
+    for (dtype, name, size) in [(DType::BF16, "add_bf16", 2), (DType::F32, "add_f32", 4)] {
+        let [mut a, b] = [1, 2].map(|seed| tensor(&device, dtype, &[290, 768], &random(seed, n)));
+        let counted = counted(|| {
+            add::sum(&a, &b).unwrap();
+            add::accumulate(&mut a, &b).unwrap();
+        });
+        gate(&counted, name, 3 * size * n, 3 * size * n);
+    }
+}

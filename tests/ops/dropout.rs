@@ -1,4 +1,5 @@
 use crate::support::*;
+use docre::dtype::DType;
 use docre::ops::dropout::dropout;
 use docre::rng::Dropout;
 use docre::tape::Tape;
@@ -31,4 +32,15 @@ fn on_the_gpu() {
     {
         on_gpu(&[activation("x", &[n])], &|tape, t| dropout(tape, &t[0], dropout_of(p)));
     }
+}
+
+/// A mean document in BERT-base, forward and backward.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let x = activation("x", &[290, 768]);
+    let n = x.values.len();
+    let op: Op = &|tape, t| dropout(tape, &t[0], dropout_of(0.1));
+    let counted = counted(|| drop(run(&device, DType::BF16, &[x], op, 0.0)));
+    gate(&counted, "dropout_masked", 4 * n, 4 * n);
 }

@@ -1,4 +1,5 @@
 use crate::support::*;
+use docre::dtype::DType;
 use docre::ops::gelu::gelu;
 
 fn plain<T: Plain>(v: &[Vec<T>]) -> Vec<T> {
@@ -24,4 +25,15 @@ fn on_the_gpu() {
         x.values.iter_mut().for_each(|x| *x = f64::from((*x * 3.0) as f32));
         on_gpu(&[x], &|tape, t| gelu(tape, &t[0]));
     }
+}
+
+/// The feed-forward of a mean document in BERT-base.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let x = activation("x", &[290, 3072]);
+    let n = x.values.len();
+    let counted = counted(|| drop(run(&device, DType::BF16, &[x], &|tape, t| gelu(tape, &t[0]), 0.0)));
+    gate(&counted, "gelu_forward", 4 * n, 4 * n);
+    gate(&counted, "gelu_backward", 6 * n, 6 * n);
 }

@@ -1,4 +1,5 @@
 use crate::support::*;
+use docre::dtype::DType;
 use docre::ops::layernorm::layernorm;
 use docre::rng::Dropout;
 
@@ -103,4 +104,23 @@ fn dims_that_no_kernel_takes_are_refused_on_the_gpu() {
         let op: Op = &|tape, t| layernorm(tape, &t[0], None, &t[1], &t[2], EPS, dropout_of(0.0));
         refused_on_gpu(&inputs(2, dim, false), op, &format!("layernorm on the GPU: dim {dim}"));
     }
+}
+
+/// A mean document in BERT-base.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (rows, dim) = (290, 768);
+    let op: Op = &|tape, t| layernorm(tape, &t[0], Some(&t[1]), &t[2], &t[3], EPS, dropout_of(0.1));
+    let counted = counted(|| drop(run(&device, DType::BF16, &inputs(rows, dim, true), op, 0.0)));
+    let row = 2 * dim;
+    // x, branch; y, s and the statistics. Weight and bias again for each row, 3 KB that stay in L1.
+    let own = rows * (4 * row + 8);
+    gate(&counted, "layernorm_forward_768", own + 2 * row, own + rows * 2 * row);
+    // dy, s and the statistics, which all lanes read; dx, dbranch and the partial sums of 16 rows.
+    let (parts, warps) = (rows.div_ceil(16), 8 * rows.div_ceil(16));
+    let sums = parts * 2 * 4 * dim;
+    gate(&counted, "layernorm_backward_768", own + row + sums, own + rows * 8 * 31 + warps * row + sums);
+    let gradients = 2 * 2 * 4 * dim;
+    gate(&counted, "layernorm_parameters", sums + gradients, sums + gradients);
 }

@@ -298,7 +298,7 @@ fn exact_on_the_gpu() {
 
 /// The rows of a mean document in BERT-base, rounded up: as rows of dy^T they must be whole sectors.
 #[test]
-fn counters_on_the_gpu() {
+fn traffic_on_the_gpu() {
     let Some((device, _turn)) = gpu() else { return };
     for tile in [[128, 128, 32], [128, 64, 32], [64, 64, 64]] {
         Exact { device: &device, tile, size: [304, 768, 768], splits: 1, gated: true }.check();

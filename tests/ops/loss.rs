@@ -179,7 +179,7 @@ fn on_the_gpu() {
         }
         let case = Case { cells: 7, classes: 19, objective, teacher: None };
         let mut far = case.logits();
-        far.values.iter_mut().for_each(|x| *x = if *x > 1.5 { 80.0 } else { (-80f64).max(*x * 40.0) });
+        far.values.iter_mut().for_each(|x| *x = if *x > 1.5 { 200.0 } else { (-200f64).max(*x * 100.0) });
         case.check_on_the_gpu(far);
     }
     for kind in [Distillation::Mse, Distillation::Kl] {
@@ -189,6 +189,9 @@ fn on_the_gpu() {
             case.check_on_the_gpu(case.logits());
         }
     }
+    // More partial sums than one block adds up at a time.
+    let case = Case { cells: 4200, classes: 5, objective: OBJECTIVES[0], teacher: None };
+    case.check_on_the_gpu(case.logits());
     let case = Case { cells: 1, classes: 30_000, objective: OBJECTIVES[0], teacher: None };
     refused_on_gpu(&[case.logits()], &|tape, t| case.run(tape, &t[0]), "30000 classes");
 }

@@ -175,6 +175,20 @@ fn a_span_that_starts_anywhere_is_refused_on_the_gpu() {
     assert!(error.code() == "E-KERNEL" && error.to_string().contains("starts at element 4"), "{error}");
 }
 
+/// As many partial sums as 16 million parameters have, and a slack that shows.
+#[test]
+fn norm_of_many_blocks_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let Device::Cuda(cuda) = &device else { panic!("a GPU") };
+    let sums: Vec<f64> = random(5, 1000).iter().map(|x| x * x).collect();
+    let partials = tensor(&device, DType::F64, &[1000], &sums);
+    let mut got = device.zeros("test", DType::F64, &[2]).unwrap();
+    let (norm, clip, slack) = (sums.iter().sum::<f64>().sqrt(), 0.25f64, 20.0f64);
+    let launch = cuda.kernel("gradient_norm").input(&partials).output(&mut got);
+    launch.value(1000i32).value(clip).value(slack).launch([1, 1, 1], 256, 0).unwrap();
+    assert_close("norm and scale", &got.to_f64().unwrap(), &[norm, clip / (norm + slack)], 1e-12);
+}
+
 /// Some of a model's 194 million: the counts a parameter do not depend on their number.
 #[test]
 fn traffic_on_the_gpu() {
