@@ -13,14 +13,16 @@
 //   forward (64 + 4 STEP) HEAD; backward (128 + 4 STEP) HEAD, keys + 8 STEP for the row terms.
 //
 // Reads, with t = ceil(len / 64) tiles: forward the tile's Q, and K, V of its sequence: (1 + 2t) N d values;
-// backward queries: Q, out, dout and t times K, V; backward keys: K, V and t times Q, dout, row terms.
-// Writes: out and lse; dQ and the row terms; dK and dV. Each value has one owner: a warp has all of a row's sums, in
-// the order of the keys (or queries), so nothing is added across warps or blocks. Backward recomputes P from lse and
-// M from the counter of dropout. Two kernels instead of one: 7 products instead of 5, but no atomics and no gradient
-// in f32.
-// Counted on softgpu for windows of 290, 512, 131 and 227 rows, 12 heads of 64: distinct bytes are those of the shapes,
-// no bank conflicts, all loads and stores in full sectors but for lse: a block has one head, and who reads lse
-// (attention_rows) wants [rows, heads], so forward stores 4 bytes a sector there: 82 % in all. Drawing dropout masks is
+// backward queries: Q, out, dout, lse and t times K, V; backward keys: K, V and t times Q, dout, row terms. Each thread
+// reads the 32 bytes of its block's tile.
+// Writes, all assigned: out and lse; dQ and the row terms; dK and dV. Each value has one owner: a warp has all of a
+// row's sums, in the order of the keys (or queries), so nothing is added across warps or blocks. Backward recomputes P
+// from lse and M from the counter of dropout. Two kernels instead of one: 7 products instead of 5, but no atomics and
+// no gradient in f32.
+// Counted on softgpu (tests/ops/attention.rs holds them to it) for documents of 290 and 131 rows, 12 heads of 64: bytes
+// are those above, no bank conflicts, full sectors but for lse: a block has one head, and who reads lse (backward and
+// attention_rows) wants [rows, heads], so 4 bytes of a sector are used there. Of forward's stores, 128 + 4 bytes of
+// 128 + 32 a row, that leaves 82 %; of the loads of backward queries lse's sectors are 2 %. Drawing dropout masks is
 // about half of the PTX instructions of training. Not measured on a GPU yet.
 #include "attention.cuh"
 

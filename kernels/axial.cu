@@ -13,10 +13,12 @@
 // for every 16 of them. Grid: units / (64 / LONGEST), rounded up. Shared memory, in values of bf16:
 //   forward 192 HEAD; backward 256 HEAD + 128 LONGEST.
 //
-// Forward reads 3 N d and writes N d values; backward reads 4 N d (qkv, dout) and writes 3 N d. Each line has one
-// owner, and nothing is added across warps but through transposed P and dS in shared memory, in the order of the
-// queries. Backward recomputes P. Counted on softgpu for tables of 19, 42, 12 and 25, 8 heads of 96: distinct bytes are
-// those of the shapes, all sectors full, no bank conflicts. Not measured on a GPU yet.
+// Forward reads 3 N d and writes N d values; backward reads 4 N d (qkv, dout) and writes 3 N d, both nothing twice but
+// for the 16 bytes that say to each thread which line it has. All results are assigned. A line and head has one owner,
+// a warp all sums of its 16 rows; warps meet in P and dS in shared memory, which dV and dK sum in the order of the
+// queries. Backward recomputes P. Counted on softgpu (tests/ops/axial.rs holds them to it) for tables of 19, 20 and 42,
+// 8 heads of 96, along either axis: bytes are those above, all sectors full, no bank conflicts. No exceptions.
+// Not measured on a GPU yet.
 #include "attention.cuh"
 
 constexpr int ROWS = 64; // of shared memory, and of the block's warps together

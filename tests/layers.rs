@@ -25,9 +25,6 @@ const ALLOWED: [(&str, &str); 3] = [
     ("ops/*/cuda", "tape"),
 ];
 
-/// Ops without a CUDA kernel yet. This list may only shrink.
-const NO_KERNEL: &[&str] = &[];
-
 /// Its module's name in the table, from a path below `src` or the words after `crate::`.
 fn module(parts: &[&str]) -> String {
     match parts {
@@ -108,16 +105,10 @@ fn every_op_has_its_twins() {
         want(format!("src/ops/{op}/cpu.rs"));
         want(format!("tests/ops/{op}.rs"));
         want(format!("benches/ops/{op}.rs"));
-        if !NO_KERNEL.contains(&&**op) {
-            want(format!("src/ops/{op}/cuda.rs"));
-        }
+        want(format!("src/ops/{op}/cuda.rs"));
+        want(format!("kernels/{op}.cu"));
     }
     assert!(missing.is_empty(), "missing: {missing:#?}");
-    for op in NO_KERNEL {
-        assert!(rooms.contains(*op), "{op} is no op");
-        let kernel = format!("src/ops/{op}/cuda.rs");
-        assert!(!Path::new(&kernel).exists(), "{kernel} is there: take {op} off the list");
-    }
 }
 
 #[test]

@@ -5,14 +5,17 @@ use super::{Effort, Row, Work, time};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::layout::Segments;
+use crate::layout::{Segments, Sources};
+use crate::ops::add::add;
 use crate::ops::attention::attention;
 use crate::ops::attention_rows::attention_rows;
 use crate::ops::axial::{Axis, axial};
 use crate::ops::bilinear::bilinear;
 use crate::ops::context_pool::{Pooling, context_pool};
+use crate::ops::dropout::dropout;
 use crate::ops::embedding::embedding;
 use crate::ops::entity_pool::entity_pool;
+use crate::ops::gather::gather;
 use crate::ops::layernorm::layernorm;
 use crate::ops::linear::{linear, linear_gelu, linear_wide};
 use crate::ops::loss::{Objective, loss};
@@ -113,6 +116,12 @@ impl Cases<'_> {
         self.op(&format!("layernorm {rows}x{DIM}"), 0.0, &[&x, &branch], params, |tape| {
             layernorm(tape, &x, Some(&branch), &p[0], &p[1], 1e-12, drop)
         })?;
+        self.op(&format!("dropout {rows}x{DIM}"), 0.0, &[&x], 0, |tape| dropout(tape, &x, drop))?;
+        self.op(&format!("add {rows}x{DIM}"), 0.0, &[&x, &branch], 0, |tape| add(tape, &x, &branch))?;
+        let every = (0..rows as u32).collect();
+        let all =
+            Arc::new(Sources { rows: Segments::from_lengths(vec![1; rows]), index: every, weight: vec![1.0; rows] });
+        self.op(&format!("gather {rows}x{DIM}"), 0.0, &[&x], 0, |tape| gather(tape, &x, &all))?;
         let (params, p) = parameters(self.device, &[&[28_996, DIM], &[512, DIM], &[2, DIM]])?;
         let ids: Vec<u32> = (0..rows as u32).map(|i| if i % 10 == 0 { 1008 } else { i * 97 % 28_996 }).collect();
         let positions: Vec<u32> = (0..rows as u32).map(|i| i % TOKENS as u32).collect();

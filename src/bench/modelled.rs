@@ -27,6 +27,7 @@ pub fn table(device: &Device, documents: usize, filter: &str, gpu: &str) -> Resu
     text += "| case | kernel | launches | regs | shared KiB | occupancy | MB touched | MB asked | loads | stores | \
              bank conflicts | modelled us | bound by |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";
     each(device, documents, filter, &mut |name, work, run| {
+        take_report(); // what made the operands
         run()?;
         let report = take_report().unwrap_or_default();
         let mut sum = 0.0;

@@ -97,16 +97,10 @@ impl Drop for Booking {
 
 /// Calls `cpu::f::<T>(args)` or `cuda::f(cuda, args)` of the op's room, by device and dtype, and counts the
 /// time under `name` (on a GPU: that of the launch). `Err`: what the GPU says, or a dtype that the device
-/// does not compute in. With `cpu:` in front the op has no kernel yet.
+/// does not compute in.
 #[macro_export]
 macro_rules! dispatch {
-    (cpu: $name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
-        $crate::dispatch!(@ $name, $device, $dtype, $f($($arg),*), |on| Err(on.refuse($name, "no kernel yet".into())))
-    };
-    ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
-        $crate::dispatch!(@ $name, $device, $dtype, $f($($arg),*), |on| cuda::$f(on, $($arg),*))
-    };
-    (@ $name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* ), |$on:ident| $cuda:expr) => {{
+    ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {{
         let device: $crate::device::Device = $device.clone();
         let _span = device.profile().span($name);
         match &device {
@@ -115,7 +109,7 @@ macro_rules! dispatch {
                 $crate::dtype::DType::F64 => Ok(cpu::$f::<f64>($($arg),*)),
                 $crate::dtype::DType::BF16 => Err($crate::error::Error::shape($name, "dtype", "F32 on the CPU", "BF16")),
             }),
-            $crate::device::Device::Cuda($on) => $cuda,
+            $crate::device::Device::Cuda(on) => cuda::$f(on, $($arg),*),
         }
     }};
 }

@@ -1,5 +1,5 @@
 //! The ops, one room each: `mod.rs` says what the op is and records its backward pass, `cpu.rs` does
-//! it on the CPU, `cuda.rs` will on a GPU.
+//! it on the CPU, `cuda.rs` launches its kernels on a GPU.
 
 pub mod add;
 pub mod attention;

@@ -98,6 +98,12 @@ pub fn counted(f: impl FnOnce()) -> Vec<Counted> {
 /// the bytes that requests move asked for, 5 % more passes over shared memory than without conflicts.
 #[track_caller]
 pub fn gate(counted: &[Counted], name: &str, distinct: usize, requested: usize) {
+    gate_but_stores(counted, name, distinct, requested, 0.95);
+}
+
+/// The gate of a kernel whose stores are less efficient, for the reason that its header gives.
+#[track_caller]
+pub fn gate_but_stores(counted: &[Counted], name: &str, distinct: usize, requested: usize, stores: f64) {
     let Some(found) = counted.iter().find(|c| c.kernel == name) else {
         assert!(counted.is_empty(), "{name} was not launched: {counted:?}");
         return;
@@ -112,6 +118,6 @@ pub fn gate(counted: &[Counted], name: &str, distinct: usize, requested: usize) 
     );
     assert!(touched <= 1.1 * distinct as f64, "{name}: {touched} bytes touched, floor {distinct}");
     assert!(asked <= 1.1 * requested as f64, "{name}: {asked} bytes asked for, tiles {requested}");
-    assert!(load >= 0.95 && store >= 0.95, "{name}: efficiency of loads {load:.3}, of stores {store:.3}");
+    assert!(load >= 0.95 && store >= stores, "{name}: efficiency of loads {load:.3}, of stores {store:.3}");
     assert!(conflicts <= 0.05, "{name}: {conflicts:.3} more passes over shared memory");
 }

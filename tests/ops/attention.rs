@@ -262,3 +262,48 @@ fn other_head_sizes_are_refused_on_the_gpu() {
     let op: Op = &|tape, t| Ok(attention(tape, &t[0], &segments, 2, Dropout::default())?.out);
     [1, 16, 40, 256].iter().for_each(|&dim| refused_on_gpu(&qkv(2, 2, dim), op, &format!("heads of {dim}")));
 }
+
+/// A document of about the mean length and one shorter, a layer of BERT-base without dropout.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (lengths, heads, dim) = ([290, 131], 12, 64);
+    let segments = Arc::new(Segments::from_lengths(lengths));
+    let op: Op = &|tape, t| Ok(attention(tape, &t[0], &segments, heads, Dropout::default())?.out);
+    let rows = segments.rows();
+    let counted = counted(|| drop(run(&device, DType::BF16, &qkv(rows, heads, dim), op, 0.0)));
+
+    // A block owns 64 rows of a head; the rows of the other side, which it reads all, come 32 at a time.
+    let over = |each: &dyn Fn(usize, usize) -> usize| lengths.iter().map(|&len| each(len, len.div_ceil(64))).sum();
+    let tiles: usize = over(&|_, tiles| tiles);
+    let other: usize = over(&|len, tiles| tiles * len);
+    // Of queries, keys, values, results or a gradient of them.
+    let row = 2 * heads * dim;
+    let (lse, terms) = (4 * heads * rows, 2 * 4 * heads * tiles * 64);
+    // 32 bytes say to each of 128 threads where it is.
+    let (list, lists) = (32 * tiles, heads * tiles * 128 * 32);
+    // Of a block's 64 values of lse each is 4 bytes of a sector, beside 64 runs of 128 bytes: 8448 of 10240.
+    gate_but_stores(
+        &counted,
+        "attention_forward_64",
+        row * 4 * rows + lse + list,
+        row * (2 * rows + 2 * other) + lse + lists,
+        0.80,
+    );
+    // Four threads ask for a row's lse.
+    gate(
+        &counted,
+        "attention_backward_queries_64",
+        row * 6 * rows + lse + terms + list,
+        row * (4 * rows + 2 * other) + 4 * lse + terms + lists,
+    );
+    let read = |times: &dyn Fn(usize) -> usize| -> usize {
+        over(&|len, tiles| 2 * 4 * heads * times(tiles) * len.next_multiple_of(32))
+    };
+    gate(
+        &counted,
+        "attention_backward_keys_64",
+        row * 6 * rows + read(&|_| 1) + list,
+        row * (4 * rows + 2 * other) + read(&|tiles| tiles) + lists,
+    );
+}

@@ -188,3 +188,25 @@ fn other_head_sizes_are_refused_on_the_gpu() {
         refused_on_gpu(&[activation("qkv", &[4, 6 * dim])], op, &format!("heads of {dim}"));
     }
 }
+
+/// Two documents of the mean size and the largest, E as released.
+#[test]
+fn traffic_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (heads, dim) = (8, 96);
+    let row = 2 * heads * dim; // of queries, keys, values, results or a gradient of them
+    let tables = Arc::new(Tables::exact(&[19, 20, 42]));
+    let inputs = [activation("qkv", &[tables.cells.rows(), 3 * heads * dim])];
+    for axis in AXES {
+        let op: Op = &|tape, t| axial(tape, &t[0], &tables, heads, axis);
+        let counted = counted(|| drop(run(&device, DType::BF16, &inputs, op, 0.0)));
+        for (longest, lines, cells) in [(32, 19 + 20, 19 * 19 + 20 * 20), (64, 42, 42 * 42)] {
+            // 16 bytes say to each thread which line it has; a unit of a line and a head is 2 threads a possible cell.
+            let (list, lists) = (16 * lines, heads * lines * 2 * longest * 16);
+            for (direction, parts) in [("forward", 3 + 1), ("backward", 4 + 3)] {
+                let (tensors, name) = (row * parts * cells, format!("axial_{direction}_96_{longest}"));
+                gate(&counted, &name, tensors + list, tensors + lists);
+            }
+        }
+    }
+}

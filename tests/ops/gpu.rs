@@ -9,7 +9,7 @@
 #[path = "../common/gpu.rs"]
 mod device;
 
-pub use device::{counted, gate, gpu, reorder};
+pub use device::{counted, gate, gate_but_stores, gpu, reorder};
 
 use crate::support::*;
 use docre::device::Device;
