@@ -134,7 +134,7 @@ fn gelu_on_the_gpu() {
 }
 
 #[test]
-fn refused_sizes_are_named() {
+fn refused_sizes_are_named_on_the_gpu() {
     let narrow: Op = &|tape, t| linear(tape, &t[0], &t[1], None, None);
     refused_on_gpu(&affine(3, 12, 8)[..2], narrow, "rows of 12 values");
     refused_on_gpu(&affine(3, 8, 97)[..2], narrow, "97 outputs in bf16");
