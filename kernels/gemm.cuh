@@ -2,7 +2,9 @@
 //
 // C[m,n] = sum over k of A(m,k) B(n,k). A block of 4 warps (2 x 2) owns M x N of C. Tiles of K terms of both operands
 // pass through a ring of STAGES in shared memory, filled by cp.async; a warp keeps its sums in registers and reads the
-// fragments of the next 16 terms while it multiplies those of the last. What lies outside of a matrix is zero.
+// fragments of the next 16 terms while it multiplies those of the last. What lies outside of a matrix is zero. While
+// whole tiles come in, the loop goes round the ring at once: places in shared memory are constants there, a row's
+// whole tiles lie at constant distances, and the sides of C are the only thing that a copy asks for.
 // gridDim: (m / M, n / N, splits), rounded up; split z takes its share of the steps of K terms, at least one.
 #pragma once
 
@@ -39,34 +41,47 @@ template <int SIDE, int DEPTH, bool BY_TERM> class TileCopy {
     static constexpr int COPIES = HEIGHT / STEP;
     static_assert(STEP % 8 == 0 && HEIGHT % STEP == 0, "the swizzle repeats every 8 rows");
 
-    const bf16 *from;
+    const bf16 *from[BY_TERM ? 1 : COPIES]; // of the tile reached, the next chunk or all of them
     int stride;
-    int terms; // from this thread's first value on
-    int side;  // rows from this thread's first on, unless BY_TERM
-    int to;
+    int side;  // rows or columns of C from this thread's first on
+    int terms; // from this thread's first value on, in the first tile
+    bf16 *to;
 
   public:
-    __device__ inline TileCopy(const Matrix &matrix, int first_side, int first_term) {
+    __device__ inline TileCopy(const Matrix &matrix, int first_side, int first_term, bf16 *ring) {
         const int row = (BY_TERM ? first_term : first_side) + threadIdx.x / CHUNKS;
         const int column = (BY_TERM ? first_side : first_term) + threadIdx.x % CHUNKS * 8;
-        const int rows_left = matrix.rows - row;
-        const int columns_left = matrix.columns - column;
-        from = matrix.values + static_cast<ptrdiff_t>(row) * matrix.columns + column;
         stride = matrix.columns;
-        side = rows_left;
-        terms = BY_TERM ? (columns_left > 0 ? rows_left : 0) : columns_left;
-        to = swizzle<WIDTH>(threadIdx.x / CHUNKS, threadIdx.x % CHUNKS);
+        side = BY_TERM ? matrix.columns - column : matrix.rows - row;
+        terms = BY_TERM ? matrix.rows - row : matrix.columns - column;
+        to = kept(ring + swizzle<WIDTH>(threadIdx.x / CHUNKS, threadIdx.x % CHUNKS));
+#pragma unroll
+        for (int i = 0; i < (BY_TERM ? 1 : COPIES); i++) {
+            from[i] = matrix.values + static_cast<ptrdiff_t>(row + i * STEP) * stride + column;
+        }
     }
 
-    // The next tile.
-    __device__ inline void copy(bf16 *tile) {
-        const int rows = BY_TERM ? terms : (terms > 0 ? side : 0);
+    // The tile of step `step`, `nth` behind the one reached, to `stage` values behind the ring's begin. Tiles come in
+    // order. WHOLE: it has all of its terms, whatever the step.
+    template <bool WHOLE> __device__ inline void copy(int step, int nth, int stage) {
 #pragma unroll
         for (int i = 0; i < COPIES; i++) {
-            copy_async(tile + to + i * STEP * WIDTH, from + static_cast<ptrdiff_t>(i * STEP) * stride, i * STEP < rows);
+            const int along = BY_TERM ? 0 : i * STEP;
+            const int term = BY_TERM ? i * STEP : 0;
+            const bool inside = along < side && (WHOLE || step * DEPTH + term < terms);
+            copy_async(to + stage + i * STEP * WIDTH, BY_TERM ? from[0] : from[i] + nth * DEPTH, inside);
+            if (BY_TERM) {
+                from[0] = kept(from[0] + static_cast<ptrdiff_t>(STEP) * stride);
+            }
         }
-        from += BY_TERM ? static_cast<ptrdiff_t>(DEPTH) * stride : DEPTH;
-        terms -= DEPTH;
+    }
+
+    // Goes on to the tile behind the last `count`, which were copied.
+    __device__ inline void reach(int count) {
+#pragma unroll
+        for (int i = 0; !BY_TERM && i < COPIES; i++) {
+            from[i] = kept(from[i] + count * DEPTH);
+        }
     }
 };
 
@@ -77,30 +92,30 @@ template <int SIDE, int DEPTH, bool BY_TERM, int SPAN, bool IS_B> class TileRead
     static constexpr int WIDTH = BY_TERM ? SIDE : DEPTH;
     static constexpr int PLACES = BY_TERM ? SPAN / 16 : DEPTH / 16;
 
-    int places[PLACES]; // those that differ by more than whole rows
+    const bf16 *places[PLACES]; // in the ring's first tile: those that differ by more than whole rows
 
   public:
     static constexpr int COUNT = SPAN / 16;
 
-    __device__ inline explicit TileRead(int first) {
+    __device__ inline TileRead(int first, const bf16 *ring) {
         const int lane = threadIdx.x % 32; // 8 lanes name the rows of each of the fragment's 8x8 matrices
         const int side = IS_B ? lane / 16 : lane / 8 % 2;
         const int term = IS_B ? lane / 8 % 2 : lane / 16;
 #pragma unroll
         for (int i = 0; i < PLACES; i++) {
-            places[i] = BY_TERM ? swizzle<WIDTH>(term * 8 + lane % 8, first / 8 + i * 2 + side)
-                                : swizzle<WIDTH>(first + side * 8 + lane % 8, i * 2 + term);
+            places[i] = kept(ring + (BY_TERM ? swizzle<WIDTH>(term * 8 + lane % 8, first / 8 + i * 2 + side)
+                                             : swizzle<WIDTH>(first + side * 8 + lane % 8, i * 2 + term)));
         }
     }
 
-    // Terms 16 group to 16 group + 15.
-    __device__ inline void read(uint32_t (&fragments)[COUNT][4], const bf16 *tile, int group) const {
+    // Terms 16 group to 16 group + 15 of the tile `stage` values behind the ring's begin.
+    __device__ inline void read(uint32_t (&fragments)[COUNT][4], int stage, int group) const {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             if (BY_TERM) {
-                load_matrix_x4_trans(fragments[i], tile + places[i] + group * 16 * WIDTH);
+                load_matrix_x4_trans(fragments[i], places[i] + stage + group * 16 * WIDTH);
             } else {
-                load_matrix_x4(fragments[i], tile + places[group] + i * 16 * WIDTH);
+                load_matrix_x4(fragments[i], places[group] + stage + i * 16 * WIDTH);
             }
         }
     }
@@ -117,6 +132,7 @@ template <typename Shape> struct GemmPlace {
     int row, column;           // of the warp's part of C
     int warp_row, warp_column; // of it in the block's
     int first_step, steps;     // of K terms
+    int whole_steps;           // of them, which have all their terms
 
     __device__ inline explicit GemmPlace(int k) {
         const int warp = threadIdx.x / 32;
@@ -128,6 +144,7 @@ template <typename Shape> struct GemmPlace {
         const int share = (all + gridDim.z - 1) / gridDim.z;
         first_step = blockIdx.z * share;
         steps = min(share, all - first_step);
+        whole_steps = min(steps, k / Shape::K - first_step);
     }
 };
 
@@ -156,41 +173,29 @@ __device__ inline void multiply(GemmSums<Shape> &sums, const GemmPlace<Shape> &p
     static_assert(GROUPS % 2 == 0, "a stage begins with fragments 0 and is left one group before its end");
     extern __shared__ __align__(128) bf16 gemm_ring[];
 
-    TileCopy<Shape::M, Shape::K, A_BY_TERM> copy_a(a, blockIdx.x * Shape::M, place.first_step * Shape::K);
-    TileCopy<Shape::N, Shape::K, B_BY_TERM> copy_b(b, blockIdx.y * Shape::N, place.first_step * Shape::K);
-    const TileRead<Shape::M, Shape::K, A_BY_TERM, Shape::WARP_M, false> read_a(place.warp_row);
-    const TileRead<Shape::N, Shape::K, B_BY_TERM, Shape::WARP_N, true> read_b(place.warp_column);
+    bf16 *ring_b = gemm_ring + Shape::M * Shape::K;
+    TileCopy<Shape::M, Shape::K, A_BY_TERM> copy_a(a, blockIdx.x * Shape::M, place.first_step * Shape::K, gemm_ring);
+    TileCopy<Shape::N, Shape::K, B_BY_TERM> copy_b(b, blockIdx.y * Shape::N, place.first_step * Shape::K, ring_b);
+    const TileRead<Shape::M, Shape::K, A_BY_TERM, Shape::WARP_M, false> read_a(place.warp_row, gemm_ring);
+    const TileRead<Shape::N, Shape::K, B_BY_TERM, Shape::WARP_N, true> read_b(place.warp_column, ring_b);
     uint32_t of_a[2][read_a.COUNT][4], of_b[2][read_b.COUNT][4];
 
-    auto fill = [&](bf16 *stage) {
-        copy_a.copy(stage);
-        copy_b.copy(stage + Shape::M * Shape::K);
+    auto fill = [&](int step, int stage) {
+        copy_a.template copy<false>(step, 0, stage);
+        copy_b.template copy<false>(step, 0, stage);
+        copy_a.reach(1);
+        copy_b.reach(1);
     };
-    auto read = [&](const bf16 *stage, int group) {
+    auto fill_whole = [&](int nth, int stage) {
+        copy_a.template copy<true>(0, nth, stage);
+        copy_b.template copy<true>(0, nth, stage);
+    };
+    auto read = [&](int stage, int group) {
         read_a.read(of_a[group % 2], stage, group);
-        read_b.read(of_b[group % 2], stage + Shape::M * Shape::K, group);
+        read_b.read(of_b[group % 2], stage, group);
     };
-    auto after = [&](bf16 *stage) {
-        return stage == gemm_ring + (Shape::STAGES - 1) * Shape::STAGE_VALUES ? gemm_ring
-                                                                              : stage + Shape::STAGE_VALUES;
-    };
-
-#pragma unroll
-    for (int stage = 0; stage < Shape::STAGES - 1; stage++) {
-        if (stage < place.steps) {
-            fill(gemm_ring + stage * Shape::STAGE_VALUES);
-        }
-        copy_async_commit(); // an empty group too, so that the count of groups is that of steps
-    }
-    copy_async_wait<Shape::STAGES - 2>();
-    __syncthreads();
-    read(gemm_ring, 0);
-
-    bf16 *stage = gemm_ring;
-    bf16 *ahead = gemm_ring + (Shape::STAGES - 1) * Shape::STAGE_VALUES;
-#pragma unroll 1
-    for (int step = 0; step < place.steps; step++) {
-        bf16 *next = after(stage);
+    // The products of the K terms in `stage`; `fill_ahead` fills the stage before it with the terms that come last.
+    auto add_stage = [&](int stage, int next, const auto &fill_ahead) {
 #pragma unroll
         for (int group = 0; group < GROUPS; group++) {
             if (group < GROUPS - 1) {
@@ -198,16 +203,53 @@ __device__ inline void multiply(GemmSums<Shape> &sums, const GemmPlace<Shape> &p
             } else {
                 copy_async_wait<Shape::STAGES - 2>();
                 __syncthreads(); // the next stage is here for all; and all have left this one, which is filled next
-                read(step + 1 < place.steps ? next : stage, 0); // after the last step: anything that is there
+                read(next, 0);
             }
             if (group == 0) {
-                if (step + Shape::STAGES - 1 < place.steps) {
-                    fill(ahead);
-                }
+                fill_ahead();
                 copy_async_commit();
             }
             add_products<ROW_SUMS>(sums, of_a[group % 2], of_b[group % 2]);
         }
+    };
+
+#pragma unroll
+    for (int stage = 0; stage < Shape::STAGES - 1; stage++) {
+        if (stage < place.steps) {
+            fill(stage, stage * Shape::STAGE_VALUES);
+        }
+        copy_async_commit(); // an empty group too, so that the count of groups is that of steps
+    }
+    copy_async_wait<Shape::STAGES - 2>();
+    __syncthreads();
+    read(0, 0);
+
+    // Whole rounds of the ring that fill it with whole steps: all places in shared memory are constants.
+    int step = 0;
+#pragma unroll 1
+    for (; step + 2 * Shape::STAGES - 1 <= place.whole_steps; step += Shape::STAGES) {
+#pragma unroll
+        for (int i = 0; i < Shape::STAGES; i++) {
+            const int ahead = (i + Shape::STAGES - 1) % Shape::STAGES;
+            const int next = (i + 1) % Shape::STAGES;
+            add_stage(i * Shape::STAGE_VALUES, next * Shape::STAGE_VALUES,
+                      [&] { fill_whole(i, ahead * Shape::STAGE_VALUES); });
+        }
+        copy_a.reach(Shape::STAGES);
+        copy_b.reach(Shape::STAGES);
+    }
+    // The others, less than two rounds, of which the last may be short of terms.
+    int stage = 0;
+    int ahead = (Shape::STAGES - 1) * Shape::STAGE_VALUES;
+#pragma unroll 1
+    for (; step < place.steps; step++) {
+        const int next = stage == (Shape::STAGES - 1) * Shape::STAGE_VALUES ? 0 : stage + Shape::STAGE_VALUES;
+        const int after = step + 1 < place.steps ? next : stage; // after the last step: anything that is there
+        add_stage(stage, after, [&] {
+            if (step + Shape::STAGES - 1 < place.steps) {
+                fill(step + Shape::STAGES - 1, ahead);
+            }
+        });
         ahead = stage;
         stage = next;
     }

@@ -19,8 +19,10 @@
 // logits. Logits are stored a value at a time: rows of 97 floats start in the midst of a sector, so 128 bytes of a warp
 // touch 5 sectors of 4. Not measured on a GPU yet.
 //
-// SASS of the loop over steps (sm_80): 45 to 47 % HMMA for 128 x 128, 32 to 34 % for 128 x 64, 29 to 30 % for 64 x 64,
-// where an ldmatrix and a copy serve fewer products. An HMMA keeps an A100's tensor core busy for 8 issue slots.
+// SASS of the loop round the ring (sm_80, sm_90a): 57 to 63 % HMMA for 128 x 128, 46 to 56 % for 128 x 64, 40 to 50 %
+// for 64 x 64, where an ldmatrix and a copy serve fewer products. The last steps, which may be short of terms, run in a
+// loop with 43 to 46 %, 29 to 35 % and 27 to 34 %: of 768 terms, those after the first 672, 640 and 576. An HMMA keeps
+// an A100's tensor core busy for 8 issue slots.
 #include "gelu.cuh"
 #include "gemm.cuh"
 

@@ -290,6 +290,8 @@ fn exact_on_the_gpu() {
             ([128, 64, 768], 1),
             ([72, 136, 768], 4),
             ([8, 192, 264], 2),
+            ([72, 72, 264], 1),
+            ([8, 72, 1032], 2),
         ] {
             Exact { device: &device, tile, size, splits, gated: false }.check();
         }
