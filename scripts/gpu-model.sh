@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export LD_LIBRARY_PATH="$PWD/target/softgpu:${LD_LIBRARY_PATH:-}" SOFTGPU_CHECKS=bounds
 docre=target/release/docre
-echo "# Full-size kernels on softgpu, $(date -u +%Y-%m-%d)"
+printf "# Full-size kernels on softgpu, %s\n\nWritten by \`make gpu-model\`.\n" "$(date -u +%Y-%m-%d)"
 echo
 "$docre" bench kernels --device cuda --modelled h100 --documents 4 2>/dev/null
 for recompute in "" --recompute; do
