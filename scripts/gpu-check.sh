@@ -23,7 +23,7 @@ echo "# docre on a GPU, $(date -u +%Y-%m-%d), $(git rev-parse --short HEAD 2>/de
 
 section Tests
 failed=0
-DOCRE_TEST_DEVICE=cuda cargo test --release -p docre --test ops --test gpu --test golden --test cuda --test kernels \
+DOCRE_TEST_DEVICE=cuda cargo test --release -p docre --test ops --test gpu --test golden --test cuda \
     --no-fail-fast -- --show-output on_the_gpu >"$work/tests" 2>&1 || failed=1
 grep -E '^test |test result' "$work/tests" >"$work/summary" || true
 code "$work/summary"

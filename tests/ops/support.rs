@@ -7,7 +7,6 @@
 //!
 //! Every comparison is written so that a NaN fails it.
 
-#[allow(unused_imports)] // until every op is checked on the GPU
 pub use crate::gpu::{
     counted, gate, gate_but_stores, gpu, on_gpu, on_gpu_against, refused_on_gpu, reorder, round, wide, within,
 };
