@@ -8,7 +8,7 @@
 //! Every comparison is written so that a NaN fails it.
 
 pub use crate::gpu::{
-    counted, gate, gate_but_stores, gpu, on_gpu, on_gpu_against, refused_on_gpu, reorder, round, wide, within,
+    counted, gate, gate_but_stores, gpu, on_gpu, on_gpu_against, refused_on_gpu, round, wide, within,
 };
 use docre::device::Device;
 use docre::dtype::{DType, Real};
