@@ -1,6 +1,6 @@
 use super::Axis;
 use crate::device::cpu::attention::{self, Heads, Sequence};
-use crate::dtype::Real;
+use crate::device::cpu::gemm::Factor;
 use crate::layout::Tables;
 use crate::rng::Dropout;
 use crate::tensor::Tensor;
@@ -18,15 +18,15 @@ pub fn sequences(tables: &Tables, axis: Axis) -> Vec<Sequence> {
     (0..tables.len()).flat_map(|d| (0..tables.side[d]).map(move |i| line(d, i))).collect()
 }
 
-pub fn forward<T: Real>(qkv: &Tensor, tables: &Tables, heads: usize, axis: Axis, out: &mut Tensor, lse: &mut Tensor) {
+pub fn forward<S: Factor>(qkv: &Tensor, tables: &Tables, heads: usize, axis: Axis, out: &mut Tensor, lse: &mut Tensor) {
     let heads = Heads { count: heads, dim: out.dim() / heads };
     let lines = sequences(tables, axis);
-    attention::forward(qkv.slice::<T>(), &lines, heads, Dropout::default(), out.slice_mut(), lse.slice_mut());
+    attention::forward(qkv.slice::<S>(), &lines, heads, Dropout::default(), out.slice_mut(), lse.slice_mut());
 }
 
 /// `_out` is for GPUs; here its products with `dout` are summed anew.
 #[allow(clippy::too_many_arguments)] // the op's tensors, by name
-pub fn backward<T: Real>(
+pub fn backward<S: Factor>(
     qkv: &Tensor,
     _out: &Tensor,
     lse: &Tensor,
@@ -37,6 +37,6 @@ pub fn backward<T: Real>(
     dqkv: &mut Tensor,
 ) {
     let heads = Heads { count: heads, dim: dout.dim() / heads };
-    let (qkv, lse, dout) = (qkv.slice::<T>(), lse.slice(), dout.slice());
+    let (qkv, lse, dout) = (qkv.slice::<S>(), lse.slice(), dout.slice());
     attention::backward(qkv, lse, dout, &sequences(tables, axis), heads, Dropout::default(), dqkv.slice_mut());
 }
