@@ -38,6 +38,19 @@ pub trait Element: Copy + Debug + Default + PartialOrd + Send + Sync + bytemuck:
     fn wide(self) -> Self::Wide;
     /// Rounds to the nearest, ties to even; a NaN stays one.
     fn narrow(x: Self::Wide) -> Self;
+    /// See [`narrow`].
+    #[inline(always)]
+    fn narrow_row(from: &[Self::Wide], to: &mut [Self]) {
+        narrow_each(from, to);
+    }
+    /// `to = factor * from`, rounded as [`narrow`] does.
+    #[inline(always)]
+    fn scale_row(factor: Self::Wide, from: &[Self], to: &mut [Self]) {
+        to.iter_mut().zip(from).for_each(
+            #[inline(always)]
+            |(to, from)| *to = Self::narrow(factor * from.wide()),
+        );
+    }
 }
 
 impl Element for bf16 {
@@ -55,6 +68,21 @@ impl Element for bf16 {
         let quiet = bits >> 16 | 0x40;
         bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
     }
+    #[inline(always)]
+    fn narrow_row(from: &[f32], to: &mut [bf16]) {
+        if !crate::device::cpu::bf16::narrow(from, to) {
+            narrow_each(from, to);
+        }
+    }
+    #[inline(always)]
+    fn scale_row(factor: f32, from: &[bf16], to: &mut [bf16]) {
+        if !crate::device::cpu::bf16::scale(factor, from, to) {
+            to.iter_mut().zip(from).for_each(
+                #[inline(always)]
+                |(to, from)| *to = bf16::narrow(factor * from.wide()),
+            );
+        }
+    }
 }
 
 /// Widens a row.
@@ -66,9 +94,14 @@ pub fn widen<S: Element>(from: &[S], to: &mut [S::Wide]) {
     );
 }
 
-/// Rounds a row to its type.
+/// Rounds a row to its type. With an instruction for it, numbers below the smallest normal one become 0.
 #[inline(always)]
 pub fn narrow<S: Element>(from: &[S::Wide], to: &mut [S]) {
+    S::narrow_row(from, to);
+}
+
+#[inline(always)]
+fn narrow_each<S: Element>(from: &[S::Wide], to: &mut [S]) {
     to.iter_mut().zip(from).for_each(
         #[inline(always)]
         |(to, from)| *to = S::narrow(*from),

@@ -27,8 +27,11 @@ fn docre(args: &[&str], settings: &[(&str, &str)]) -> Option<Output> {
     Some(command.output().expect("docre starts"))
 }
 
-/// docre on the GPU of the tests: the real one, where that is asked for, else softgpu.
+/// docre on the GPU of the tests: the real one, where that is asked for, else softgpu; none where the CPU's turn is.
 fn docre_on_the_gpu(args: &[&str]) -> Option<Output> {
+    if std::env::var("DOCRE_TEST_DEVICE").is_ok_and(|device| device == "cpu") {
+        return None;
+    }
     if !on_hardware() {
         return docre(args, &[("SOFTGPU_CHECKS", "bounds")]);
     }

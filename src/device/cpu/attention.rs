@@ -8,7 +8,7 @@
 use super::gemm::{Factor, Left, Mat, Packed, multiply};
 use super::scratch::Scratch;
 use super::simd::vectorize;
-use super::vector::{dot, max, sum};
+use super::vector::{dot, max, replace_and_sum};
 use crate::dtype::{Element, Real, narrow};
 use crate::rng::Dropout;
 use rayon::prelude::*;
@@ -78,22 +78,23 @@ impl<'a, S: Factor> Task<'a, S> {
             );
         }
     }
-    /// Scores to probabilities, in place; the row's log-sum-exp.
-    fn softmax(&self, scores: &mut [S::Wide]) -> S::Wide {
+    /// Scores to their exponentials over the largest, in place; the row's log-sum-exp, and what makes them
+    /// probabilities.
+    fn exponentials(&self, scores: &mut [S::Wide]) -> (S::Wide, S::Wide) {
         let (scale, bias) = (self.heads.scale::<S::Wide>(), S::Wide::of(self.seq.last_key_bias));
         vectorize(
             #[inline(always)]
             || {
-                scores.iter_mut().for_each(|s| *s *= scale);
                 if let Some(last) = scores.last_mut() {
-                    *last += bias;
+                    *last += bias / scale;
                 }
-                let top = max(scores);
-                scores.iter_mut().for_each(|s| *s = (*s - top).exp());
-                let total = sum(scores, |s| s);
-                let inverse = S::Wide::ONE / total;
-                scores.iter_mut().for_each(|s| *s *= inverse);
-                top + total.ln()
+                let top = max(scores) * scale;
+                let total = replace_and_sum(
+                    scores,
+                    #[inline(always)]
+                    |s| (s.fma(scale, -top)).exp(),
+                );
+                (top + total.ln(), S::Wide::ONE / total)
             },
         )
     }
@@ -122,13 +123,18 @@ impl<'a, S: Factor> Task<'a, S> {
             let rows = BLOCK.min(len - from);
             let scores = &mut scores[..rows * len];
             multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, scores, len, true);
+            let mut inverse = [S::Wide::ONE; BLOCK];
             for (i, row) in scores.chunks_exact_mut(len).enumerate() {
-                lse[from + i] = self.softmax(row);
+                (lse[from + i], inverse[i]) = self.exponentials(row);
                 self.drop_row(from + i, row);
             }
-            let probabilities = Rounded::<S>::new(scores);
-            let left = Mat::rows(&probabilities, len);
-            multiply(&Left::new(&left, 0, rows, 0..len), &values, &mut out[from * dim..], dim, true);
+            let weights = Rounded::<S>::new(scores);
+            let left = Mat::rows(&weights, len);
+            let out = &mut out[from * dim..(from + rows) * dim];
+            multiply(&Left::new(&left, 0, rows, 0..len), &values, out, dim, true);
+            for (out, inverse) in out.chunks_exact_mut(dim).zip(inverse) {
+                out.iter_mut().for_each(|x| *x *= inverse);
+            }
         }
         (out, lse)
     }

@@ -1,6 +1,7 @@
 //! The CPU backend: threads, matrix product, vector math.
 
 pub mod attention;
+pub mod bf16;
 pub mod gemm;
 pub mod math;
 pub mod pool;

@@ -45,6 +45,29 @@ pub fn sum2<S: Element>(x: &[S], y: &[S], f: impl Fn(S::Wide, S::Wide) -> S::Wid
     for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
         *lane += f(x.wide(), y.wide());
     }
+    pairwise(lanes)
+}
+
+/// Replaces each x by f(x); their sum, in the order of [`sum`].
+#[inline(always)]
+pub fn replace_and_sum<T: Real>(x: &mut [T], f: impl Fn(T) -> T) -> T {
+    let (blocks, rest) = x.as_chunks_mut::<LANES>();
+    let mut lanes = [T::ZERO; LANES];
+    for block in blocks {
+        for i in 0..LANES {
+            block[i] = f(block[i]);
+            lanes[i] += block[i];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *x = f(*x);
+        *lane += *x;
+    }
+    pairwise(lanes)
+}
+
+#[inline(always)]
+fn pairwise<T: Real>(mut lanes: [T; LANES]) -> T {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {

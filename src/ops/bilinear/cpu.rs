@@ -31,11 +31,7 @@ impl<'a, S: Element> Outer<'a, S> {
             // A run of one i: z_s[i] times part of the group of z_o.
             let (i, j) = ((from + at) / k, (from + at) % k);
             let n = (k - j).min(out.len() - at);
-            let (subject, objects) = (zs[i].wide(), &zo[i / k * k + j..][..n]);
-            out[at..at + n].iter_mut().zip(objects).for_each(
-                #[inline(always)]
-                |(out, object)| *out = S::narrow(subject * object.wide()),
-            );
+            S::scale_row(zs[i].wide(), &zo[i / k * k + j..][..n], &mut out[at..at + n]);
             at += n;
         }
     }
@@ -78,8 +74,8 @@ impl<S: Factor> Panels<S> for Transposed<'_, S> {
 /// y is wide where there is a bias.
 pub fn forward<S: Factor>(zs: &Tensor, zo: &Tensor, w: &Tensor, b: Option<&Tensor>, block: usize, y: &mut Tensor) {
     match y.dtype() == S::DTYPE {
-        true => forward_into::<S, S>(zs, zo, w, b, block, y, S::narrow),
-        false => forward_into::<S, S::Wide>(zs, zo, w, b, block, y, |sum| sum),
+        true => forward_into::<S, S>(zs, zo, w, b, block, y, narrow),
+        false => forward_into::<S, S::Wide>(zs, zo, w, b, block, y, |sums, y| y.copy_from_slice(sums)),
     }
 }
 
@@ -90,7 +86,7 @@ fn forward_into<S: Factor, Y: Element>(
     b: Option<&Tensor>,
     block: usize,
     y: &mut Tensor,
-    round: impl Fn(S::Wide) -> Y + Sync,
+    round: impl Fn(&[S::Wide], &mut [Y]) + Sync,
 ) {
     let (rows, columns, k) = (zs.rows(), w.rows(), w.dim());
     let (left, packed, bias) = (Outer::<S>::new(zs, zo, block), w.panels::<S>(), b.map(|b| b.slice::<S>()));
@@ -103,7 +99,7 @@ fn forward_into<S: Factor, Y: Element>(
             if let Some(bias) = bias {
                 add_to(sums, &bias[block.columns.clone()]);
             }
-            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = round(*sum));
+            round(sums, y);
         }
     });
 }

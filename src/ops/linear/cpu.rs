@@ -39,8 +39,8 @@ impl<'a, S: Factor> Forward<'a, S> {
 /// y is of x's type or, for logits, wide.
 pub fn forward<S: Factor>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Option<&Tensor>, y: &mut Tensor) {
     match y.dtype() == S::DTYPE {
-        true => forward_into::<S, S>(x, w, b, residual, y, S::narrow),
-        false => forward_into::<S, S::Wide>(x, w, b, residual, y, |sum| sum),
+        true => forward_into::<S, S>(x, w, b, residual, y, narrow),
+        false => forward_into::<S, S::Wide>(x, w, b, residual, y, |sums, y| y.copy_from_slice(sums)),
     }
 }
 
@@ -50,7 +50,7 @@ fn forward_into<S: Factor, Y: Element>(
     b: Option<&Tensor>,
     residual: Option<&Tensor>,
     y: &mut Tensor,
-    round: impl Fn(S::Wide) -> Y + Sync,
+    round: impl Fn(&[S::Wide], &mut [Y]) + Sync,
 ) {
     let (rows, out) = (x.rows(), w.rows());
     let forward = Forward::<S>::new(x, w, b);
@@ -66,10 +66,7 @@ fn forward_into<S: Factor, Y: Element>(
                     if let Some(r) = residual {
                         sums.iter_mut().zip(&r[row * out + first..]).for_each(|(sum, r)| *sum += r.wide());
                     }
-                    y.iter_mut().zip(&*sums).for_each(
-                        #[inline(always)]
-                        |(y, sum)| *y = round(*sum),
-                    );
+                    round(sums, y);
                 },
             );
         }
@@ -93,12 +90,13 @@ pub fn forward_gelu<S: Factor>(x: &Tensor, w: &Tensor, b: &Tensor, z: Option<&mu
                 || {
                     forward.add_bias(columns.start, sums);
                     if let Some(z) = z {
-                        z[columns.clone()].iter_mut().zip(&*sums).for_each(|(z, sum)| *z = S::narrow(*sum));
+                        narrow(sums, &mut z[columns.clone()]);
                     }
-                    y.iter_mut().zip(&*sums).for_each(
+                    sums.iter_mut().for_each(
                         #[inline(always)]
-                        |(y, sum)| *y = S::narrow(gelu(*sum)),
+                        |sum| *sum = gelu(*sum),
                     );
+                    narrow(sums, y);
                 },
             );
         }

@@ -104,8 +104,10 @@ impl<S: Factor> Mat<'_, S> {
                     1 => units.zip(line).for_each(|(o, x)| *o = S::unit(x, S::default())),
                     _ if self.col_stride == 1 => {
                         let (pairs, last) = self.data[at..at + columns.end - k].as_chunks::<2>();
-                        let last = last.first().map(|&x| [x, S::default()]);
-                        units.zip(pairs.iter().copied().chain(last)).for_each(|(o, [a, b])| *o = S::unit(a, b));
+                        units.zip(pairs).for_each(|(o, &[a, b])| *o = S::unit(a, b));
+                        if let (&[last], Some(o)) = (last, piece.get_mut(i + pairs.len() * width)) {
+                            *o = S::unit(last, S::default());
+                        }
                     }
                     _ => {
                         let mut line = line;
