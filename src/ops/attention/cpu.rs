@@ -1,4 +1,5 @@
 use crate::device::cpu::attention::{self, Heads, Sequence};
+use crate::device::cpu::gemm::Mat;
 use crate::dtype::Real;
 use crate::layout::Segments;
 use crate::rng::Dropout;
@@ -18,7 +19,8 @@ pub fn forward<T: Real>(
     lse: &mut Tensor,
 ) {
     let heads = Heads { count: heads, dim: out.dim() / heads };
-    attention::forward(qkv.slice::<T>(), &sequences(segments), heads, drop, out.slice_mut(), lse.slice_mut());
+    let qkv = Mat::rows(qkv.slice::<T>(), qkv.dim());
+    attention::forward(qkv, &sequences(segments), heads, drop, out.slice_mut(), lse.slice_mut());
 }
 
 /// `_out` is for GPUs; here its products with `dout` are summed anew.
@@ -34,6 +36,6 @@ pub fn backward<T: Real>(
     dqkv: &mut Tensor,
 ) {
     let heads = Heads { count: heads, dim: dout.dim() / heads };
-    let (qkv, lse, dout) = (qkv.slice::<T>(), lse.slice(), dout.slice());
-    attention::backward(qkv, lse, dout, &sequences(segments), heads, drop, dqkv.slice_mut());
+    let (qkv, lse, dout) = (Mat::rows(qkv.slice::<T>(), qkv.dim()), lse.slice(), dout.slice());
+    attention::backward(qkv, lse, dout, &sequences(segments), heads, drop, dqkv.slice_mut(), 0);
 }
