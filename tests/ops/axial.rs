@@ -288,6 +288,8 @@ fn traffic_on_the_gpu() {
             for (direction, parts) in [("forward", 3 + 1), ("backward", 4 + 3)] {
                 let (tensors, name) = (count * row * parts * cells, format!("axial_{direction}_96_{longest}"));
                 gate(&counted, &name, tensors + list, tensors + lists);
+                let launches: u64 = counted.iter().filter(|c| c.kernel == name).map(|c| c.launches).sum();
+                assert!(launches <= 1, "{name}: {launches} launches");
             }
         }
     }
