@@ -6,11 +6,11 @@
 //   dS = scale * P o (dP - D),  dQ = dS * K,  dK = transpose(dS) * Q.
 //
 // qkv, dqkv: [rows, axes, 3, heads, HEAD]; of each axis out, dout: [rows, heads, HEAD] and lse: [rows, heads] in units
-// of the natural logarithm; `row_terms`, scratch between the two backward kernels: [axes, heads, tiles, 2, 64], lse / ln2
-// and D. A sequence is rows base + i * stride (kernels/attention.cuh), so lines of a table work as well as documents;
-// tiles: those of one axis, then those of the other. One block a (tile of 64 rows, head, axis): grid (tiles of an axis,
-// heads, axes), one axis in the encoder; 128 threads, a warp 16 of the 64 rows. The other side's rows stream through
-// two stages of shared memory, STEP at a time. Shared memory, in values of bf16:
+// of the natural logarithm; `row_terms`, scratch between the two backward kernels: [axes, heads, tiles, 2, 64], lse
+// over ln 2 and D. A sequence is rows base + i * stride (kernels/attention.cuh), so lines of a table work as well as
+// documents; tiles: those of one axis, then those of the other. One block a (tile of 64 rows, head, axis): grid (tiles
+// of an axis, heads, axes), one axis in the encoder; 128 threads, a warp 16 of the 64 rows. The other side's rows come
+// through two stages of shared memory, STEP at a time. Shared memory, in values of bf16:
 //   forward (64 + 4 STEP) HEAD; backward (128 + 4 STEP) HEAD, keys + 8 STEP for the row terms.
 //
 // Reads, with t = ceil(len / 64) tiles: forward the tile's Q, and K, V of its sequence: (1 + 2t) N d values;

@@ -223,7 +223,7 @@ impl Cases<'_> {
         // The norm reads the gradient once more.
         let work = Work { flops: 0.0, bytes: 32.0 * n as f64 + copy.as_ref().map_or(0.0, |c| bytes(&[c])) };
         (self.visit)(&name, work, &mut || {
-            update(&mut x, copy.as_mut(), &grad, &mut m, &mut v, &spans, Hyper::default(), 10, 1.0).map(drop)
+            update(&mut x, copy.as_mut(), &grad, &mut m, &mut v, &spans, Hyper::default(), 10, 1.0, None).map(drop)
         })
     }
 }
