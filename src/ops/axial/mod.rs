@@ -47,7 +47,7 @@ impl Axes {
 pub fn axial(tape: &mut Tape, qkv: &Tensor, tables: &Arc<Tables>, heads: usize, axes: Axes) -> Result<Vec<Tensor>> {
     let (cells, parts) = (qkv.rows(), 3 * axes.each().len());
     let width = qkv.dim() / parts;
-    if heads == 0 || qkv.dim() != parts * width || width % heads != 0 {
+    if heads == 0 || !qkv.dim().is_multiple_of(parts * heads) {
         return Err(Error::shape("axial", "columns of qkv", format!("{parts} x {heads} heads"), qkv.shape()));
     }
     if tables.cells.rows() != cells {
