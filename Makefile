@@ -11,13 +11,13 @@ demo:
 
 # The comparison with the real MiniLM encoder needs 91 MB from PyPI; without them that test says SKIPPED.
 # GPU kernels need nvcc, 104 MB from PyPI; without it their tests say SKIPPED, or fail if DOCRE_REQUIRE_CUDA_TESTS=1.
-# Then the tests named on_the_gpu run on softgpu, as two GPUs: sm_80 and, with less shared memory, sm_89.
+# Tests named on_the_gpu run in bf16 on the CPU, then on softgpu, as two GPUs: sm_80 and, with less shared memory, sm_89.
 test: softgpu
 	@dir=$$(scripts/minilm.sh) && DOCRE_MINILM_DIR=$$PWD/$$dir || echo "SKIPPED: parity with MiniLM"; \
 	if nvcc=$$(scripts/nvcc.sh); then NVCC=$$nvcc; export NVCC; \
 	elif [ "$$DOCRE_REQUIRE_CUDA_TESTS" = 1 ]; then echo "DOCRE_REQUIRE_CUDA_TESTS=1, but there is no nvcc"; exit 1; \
 	else echo "SKIPPED: tests of GPU kernels, since there is no nvcc"; fi; \
-	export DOCRE_MINILM_DIR; $(CARGO) test --release --workspace -- --show-output --skip on_the_gpu && \
+	export DOCRE_MINILM_DIR; DOCRE_TEST_DEVICE=cpu $(CARGO) test --release --workspace -- --show-output && \
 	if [ -n "$$NVCC" ]; then SOFTGPU_PROFILE=sm_80 $(GPU_TESTS) && SOFTGPU_PROFILE=sm_89 $(GPU_TESTS); fi
 
 # The library path must be set before a process starts; cargo adds to it.

@@ -1,12 +1,13 @@
-//! Element types. Kernels are written once over [`Real`]: f32 is the working type, f64 the reference
-//! against which gradients and golden numbers are checked.
+//! Element types. The CPU's code is written once over [`Element`], what a tensor holds, and the [`Real`] that it
+//! computes in: f32 for f32 and bf16; f64 is the reference against which gradients and golden numbers are checked.
 
+use half::bf16;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
-    /// Activations and weights in products on a GPU.
+    /// Activations and weights in products: on a GPU always, on a CPU where it was asked for.
     BF16,
     F32,
     F64,
@@ -29,18 +30,57 @@ impl DType {
     }
 }
 
-/// A floating-point element with the functions that the model needs.
+/// An element of a tensor.
+pub trait Element: Copy + Debug + Default + PartialOrd + Send + Sync + bytemuck::Pod + 'static {
+    /// What is computed in: the element itself, f32 for bf16.
+    type Wide: Real;
+    const DTYPE: DType;
+    fn wide(self) -> Self::Wide;
+    /// Rounds to the nearest, ties to even; a NaN stays one.
+    fn narrow(x: Self::Wide) -> Self;
+}
+
+impl Element for bf16 {
+    type Wide = f32;
+    const DTYPE: DType = DType::BF16;
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    /// As `bf16::from_f32`, without a branch.
+    #[inline(always)]
+    fn narrow(x: f32) -> bf16 {
+        let bits = x.to_bits();
+        let rounded = (bits.wrapping_add(0x7FFF + (bits >> 16 & 1))) >> 16;
+        let quiet = bits >> 16 | 0x40;
+        bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+    }
+}
+
+/// Widens a row.
+#[inline(always)]
+pub fn widen<S: Element>(from: &[S], to: &mut [S::Wide]) {
+    to.iter_mut().zip(from).for_each(
+        #[inline(always)]
+        |(to, from)| *to = from.wide(),
+    );
+}
+
+/// Rounds a row to its type.
+#[inline(always)]
+pub fn narrow<S: Element>(from: &[S::Wide], to: &mut [S]) {
+    to.iter_mut().zip(from).for_each(
+        #[inline(always)]
+        |(to, from)| *to = S::narrow(*from),
+    );
+}
+
+/// A floating-point number to compute in, with the functions that the model needs.
 ///
 /// The f32 functions are short polynomials that the compiler can vectorise (bounds beside each in
 /// `device::cpu::math`, tested there); the f64 ones are the standard library's.
 pub trait Real:
-    Copy
-    + Debug
-    + Default
-    + PartialOrd
-    + Send
-    + Sync
-    + bytemuck::Pod
+    Element<Wide = Self>
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
@@ -50,9 +90,7 @@ pub trait Real:
     + SubAssign
     + MulAssign
     + DivAssign
-    + 'static
 {
-    const DTYPE: DType;
     const ZERO: Self;
     const ONE: Self;
     const NEG_INFINITY: Self;
@@ -77,8 +115,20 @@ pub trait Real:
     }
 }
 
-impl Real for f32 {
+impl Element for f32 {
+    type Wide = f32;
     const DTYPE: DType = DType::F32;
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Real for f32 {
     const ZERO: f32 = 0.0;
     const ONE: f32 = 1.0;
     const NEG_INFINITY: f32 = f32::NEG_INFINITY;
@@ -120,8 +170,20 @@ impl Real for f32 {
     }
 }
 
-impl Real for f64 {
+impl Element for f64 {
+    type Wide = f64;
     const DTYPE: DType = DType::F64;
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f64) -> f64 {
+        x
+    }
+}
+
+impl Real for f64 {
     const ZERO: f64 = 0.0;
     const ONE: f64 = 1.0;
     const NEG_INFINITY: f64 = f64::NEG_INFINITY;

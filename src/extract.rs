@@ -4,7 +4,7 @@ mod stream;
 
 pub use stream::{Outcome, Stream};
 
-use crate::checkpoint::open_model;
+use crate::checkpoint::open_to_infer;
 use crate::data::output::Triple;
 use crate::data::{Document, Relations, Tokenizer};
 use crate::device::Device;
@@ -60,16 +60,16 @@ impl Extractor {
     /// Opens `config.json`, `tokenizer.json`, `relations.json` and the weights of `dir`.
     pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
-        let (model, _) = {
+        let mut digest = String::new();
+        let model = {
             let _span = device.profile().span("load weights");
-            open_model::<f32>(dir, device)?
+            open_to_infer(dir, device, |weights| digest = digest_of(weights))?
         };
         let _span = device.profile().span("load tokenizer");
         let top_k = model.head().map_err(|e| e.context(dir.display()))?.top_k;
         let tokenizer = Tokenizer::open(dir)?;
         let relations = open_relations(dir, &model)?;
         let rule = Rule { threshold: 0.0, max_labels: top_k };
-        let digest = digest(&model)?;
         Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, digest })
     }
     /// The word pieces of a document.
@@ -113,11 +113,10 @@ fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
     Ok(relations)
 }
 
-/// Of the weights as the model holds them.
-fn digest(model: &Model) -> Result<String> {
-    let flat = model.params.flat().to_cpu()?;
-    let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(flat.slice::<f32>()));
-    Ok(hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}")))
+/// Of the weights in f32, one after another.
+fn digest_of(weights: &[f32]) -> String {
+    let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(weights));
+    hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Triples of each document of one batch.

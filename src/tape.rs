@@ -6,7 +6,7 @@
 
 use crate::device::Device;
 use crate::device::cuda::Accumulator;
-use crate::dtype::{DType, Real};
+use crate::dtype::{DType, Element};
 use crate::error::Result;
 use crate::rng::Dropout;
 use crate::tensor::{Id, Tensor};
@@ -44,7 +44,7 @@ impl Grads {
         Ok(())
     }
     /// Where the gradient of parameter `p` is accumulated.
-    pub fn param<T: Real>(&mut self, p: &Tensor) -> &mut [T] {
+    pub fn param<T: Element>(&mut self, p: &Tensor) -> &mut [T] {
         let at = p.offset();
         &mut self.params.slice_mut::<T>()[at..at + p.len()]
     }

@@ -1,12 +1,14 @@
 //! Tensors: contiguous, row-major, shared, immutable once an op has returned them.
 
+use crate::device::cpu::gemm::{Factor, Mat, Packed};
 use crate::device::cpu::pool::Pool;
 use crate::device::cuda::memory::Memory;
 use crate::device::ledger::Tag;
 use crate::device::{Booking, Device};
-use crate::dtype::{DType, Real};
+use crate::dtype::{DType, Element, Real};
 use crate::error::{Error, Result};
 use half::bf16;
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,10 +29,20 @@ pub struct Tensor {
 /// At least the elements of the tensor that it was made for.
 #[derive(Debug)]
 enum Data {
-    F32(Pooled),
+    /// F32 or BF16.
+    Pooled(Pooled),
     F64(Held),
     /// Of any dtype, on the GPU.
     Cuda(Memory),
+    /// On the CPU, as products take a weight; its elements cannot be seen any more.
+    Panels(Panels),
+}
+
+/// A weight in panels of the matrix product.
+#[derive(Debug)]
+enum Panels {
+    F32 { packed: Packed<f32>, _booking: Booking },
+    BF16 { packed: Packed<bf16>, _booking: Booking },
 }
 
 /// Goes back to the pool.
@@ -80,22 +92,22 @@ impl Tensor {
         };
         let _booking = Booking::new(device.ledger(), tag, bytes)?;
         let data = match dtype {
-            DType::F32 => {
-                let mut values = cpu.pool.take(n);
-                value.into_iter().for_each(|value| values[..n].fill(value as f32));
-                Data::F32(Pooled { values, pool: cpu.pool.clone(), _booking })
+            DType::F32 | DType::BF16 => {
+                let values = cpu.pool.take(bytes.div_ceil(4));
+                Data::Pooled(Pooled { values, pool: cpu.pool.clone(), _booking })
             }
-            DType::F64 => Data::F64(Held { values: vec![value.unwrap_or(0.0); n], _booking }),
-            DType::BF16 => return Err(Error::shape("a tensor", "dtype on the CPU", "F32 or F64", dtype)),
+            DType::F64 => Data::F64(Held { values: vec![0.0; n], _booking }),
         };
-        Ok(Self::new(device, dtype, shape, data))
+        let mut made = Self::new(device, dtype, shape, data);
+        value.map_or(Ok(()), |value| made.fill(value))?;
+        Ok(made)
     }
     fn new(device: &Device, dtype: DType, shape: &[usize], data: Data) -> Self {
         let data = Arc::new(data);
         Tensor { id: fresh_id(), device: device.clone(), dtype, shape: shape.to_vec(), offset: 0, data }
     }
     /// Takes `values` to `device` as a tensor of `shape`.
-    pub fn from_vec<T: Real>(device: &Device, tag: Tag, shape: &[usize], values: Vec<T>) -> Result<Self> {
+    pub fn from_vec<T: Element>(device: &Device, tag: Tag, shape: &[usize], values: Vec<T>) -> Result<Self> {
         if shape.iter().product::<usize>() != values.len() {
             return Err(Error::shape("from_vec", "values", shape, values.len()));
         }
@@ -105,26 +117,23 @@ impl Tensor {
                 let _booking = Booking::new(device.ledger(), tag, values.len() * T::DTYPE.size())?;
                 match T::DTYPE {
                     DType::F64 => Data::F64(Held { values: bytemuck::allocation::cast_vec(values), _booking }),
-                    _ => {
+                    DType::F32 => {
                         let values = bytemuck::allocation::cast_vec(values);
-                        Data::F32(Pooled { values, pool: cpu.pool.clone(), _booking })
+                        Data::Pooled(Pooled { values, pool: cpu.pool.clone(), _booking })
+                    }
+                    DType::BF16 => {
+                        let mut held = cpu.pool.take(values.len().div_ceil(2));
+                        bytemuck::cast_slice_mut(&mut held)[..values.len()].copy_from_slice(&values);
+                        Data::Pooled(Pooled { values: held, pool: cpu.pool.clone(), _booking })
                     }
                 }
             }
         };
         Ok(Self::new(device, T::DTYPE, shape, data))
     }
-    /// As [`Tensor::from_vec`], rounded to bf16 (to nearest, ties to even). Only for a GPU.
+    /// As [`Tensor::from_vec`], rounded to bf16 (to nearest, ties to even).
     pub fn from_rounded<T: Real>(device: &Device, tag: Tag, shape: &[usize], values: &[T]) -> Result<Self> {
-        let Device::Cuda(cuda) = device else {
-            return Err(Error::shape("a tensor", "dtype on the CPU", "F32 or F64", DType::BF16));
-        };
-        if shape.iter().product::<usize>() != values.len() {
-            return Err(Error::shape("from_rounded", "values", shape, values.len()));
-        }
-        let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f32(x.f64() as f32)).collect();
-        let data = Data::Cuda(cuda.store(tag, bytemuck::cast_slice(&rounded))?);
-        Ok(Self::new(device, DType::BF16, shape, data))
+        Self::from_vec(device, tag, shape, values.iter().map(|x| bf16::narrow(x.f64() as f32)).collect())
     }
 
     pub fn id(&self) -> Id {
@@ -176,21 +185,21 @@ impl Tensor {
     }
 
     /// The elements, on the CPU. `T` must be the tensor's dtype: ops check dtypes first.
-    pub fn slice<T: Real>(&self) -> &[T] {
+    pub fn slice<T: Element>(&self) -> &[T] {
         let all: &[T] = match &*self.data {
-            Data::F32(v) if T::DTYPE == DType::F32 => bytemuck::cast_slice(&v.values),
+            Data::Pooled(v) if T::DTYPE == self.dtype => bytemuck::cast_slice(&v.values),
             Data::F64(v) if T::DTYPE == DType::F64 => bytemuck::cast_slice(&v.values),
             _ => &[],
         };
         &all[self.offset..self.offset + self.len()]
     }
     /// The elements of a tensor that nobody shares yet, for the op that fills it.
-    pub fn slice_mut<T: Real>(&mut self) -> &mut [T] {
-        let (offset, len) = (self.offset, self.len());
+    pub fn slice_mut<T: Element>(&mut self) -> &mut [T] {
+        let (offset, len, fits) = (self.offset, self.len(), T::DTYPE == self.dtype);
         let all: &mut [T] = match self.own() {
-            Data::F32(v) => bytemuck::cast_slice_mut(&mut v.values),
-            Data::F64(v) => bytemuck::cast_slice_mut(&mut v.values),
-            Data::Cuda(_) => &mut [],
+            Data::Pooled(v) if fits => bytemuck::cast_slice_mut(&mut v.values),
+            Data::F64(v) if fits => bytemuck::cast_slice_mut(&mut v.values),
+            _ => &mut [],
         };
         &mut all[offset..offset + len]
     }
@@ -213,8 +222,13 @@ impl Tensor {
     pub fn fill(&mut self, value: f64) -> Result<()> {
         let (from, len, dtype) = (self.offset, self.len(), self.dtype);
         match self.own() {
-            Data::F32(v) => v.values[from..from + len].fill(value as f32),
+            Data::Pooled(v) if dtype == DType::BF16 => {
+                let all: &mut [bf16] = bytemuck::cast_slice_mut(&mut v.values);
+                all[from..from + len].fill(bf16::narrow(value as f32));
+            }
+            Data::Pooled(v) => v.values[from..from + len].fill(value as f32),
             Data::F64(v) => v.values[from..from + len].fill(value),
+            Data::Panels(_) => return Err(Error::shape("fill", "a tensor", "elements", "panels")),
             Data::Cuda(memory) => {
                 let (at, bytes) = (from * dtype.size(), len * dtype.size());
                 match dtype {
@@ -227,8 +241,12 @@ impl Tensor {
         }
         Ok(())
     }
-    /// The same values on the CPU, bf16 as f32; a tensor of the CPU as it is.
+    /// The same values on the CPU, bf16 as f32; others of the CPU as they are.
     pub fn to_cpu(&self) -> Result<Self> {
+        if self.dtype == DType::BF16 && matches!(self.device, Device::Cpu(_)) {
+            let values = self.slice::<bf16>().iter().map(|x| x.wide()).collect();
+            return Self::from_vec::<f32>(&self.device, "on the host", &self.shape, values);
+        }
         let (Data::Cuda(memory), Device::Cuda(cuda)) = (&*self.data, &self.device) else { return Ok(self.clone()) };
         let host = Device::Cpu(cuda.host().clone());
         let (from, n, tag) = (self.offset * self.dtype.size(), self.len(), "on the host");
@@ -265,6 +283,34 @@ impl Tensor {
             self.slice_mut::<f32>().iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
         }
         self
+    }
+    /// A matrix `[n, k]` on the CPU as the right operand of products only: packed once, to be used many times.
+    pub fn into_panels(self) -> Result<Self> {
+        let Device::Cpu(cpu) = &self.device else { return Ok(self) };
+        let (rows, k) = (self.rows(), self.dim());
+        let book = |bytes| Booking::new(&cpu.ledger, "weights, packed", bytes);
+        let panels = match self.dtype {
+            DType::F32 => {
+                let packed = cpu.run(|| Packed::right_kept(&Mat::rows(self.slice::<f32>(), k), rows, k));
+                let _booking = book(packed.bytes())?;
+                Panels::F32 { packed, _booking }
+            }
+            DType::BF16 => {
+                let packed = cpu.run(|| Packed::right_kept(&Mat::rows(self.slice::<bf16>(), k), rows, k));
+                let _booking = book(packed.bytes())?;
+                Panels::BF16 { packed, _booking }
+            }
+            DType::F64 => return Ok(self),
+        };
+        Ok(Tensor { offset: 0, data: Arc::new(Data::Panels(panels)), ..self })
+    }
+    /// The panels of [`Tensor::into_panels`].
+    pub(crate) fn panels<S: Factor>(&self) -> Option<&Packed<S>> {
+        match &*self.data {
+            Data::Panels(Panels::F32 { packed, .. }) => (packed as &dyn Any).downcast_ref(),
+            Data::Panels(Panels::BF16 { packed, .. }) => (packed as &dyn Any).downcast_ref(),
+            _ => None,
+        }
     }
     /// True if this is the only handle to the buffer.
     pub fn is_unique(&mut self) -> bool {

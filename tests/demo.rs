@@ -53,9 +53,15 @@ fn the_card_tells_the_f1_that_eval_measures() {
         eprintln!("SKIPPED: no {} (set DOCRE_DATA_DIR to a directory with redocred/tune50.json)", gold.display());
         return;
     }
-    let report = docre(&["eval", "-q", "-m", "weights/demo", "--gold", gold.to_str().unwrap(), "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
-    let f1 = report["f1"].as_f64().unwrap();
-    assert_eq!(format!("{f1:.2}"), card_f1());
-    assert!(f1 >= 58.0, "{f1}");
+    let f1 = |precision: &str| {
+        let args = ["eval", "-q", "-m", "weights/demo", "--gold", gold.to_str().unwrap(), "--precision", precision];
+        let report = docre(&[&args[..], &["--device", "cpu", "--json"]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+        report["f1"].as_f64().unwrap()
+    };
+    let exact = f1("f32");
+    assert_eq!(format!("{exact:.2}"), card_f1());
+    assert!(exact >= 58.0, "{exact}");
+    let rounded = f1("bf16");
+    assert!((rounded - exact).abs() <= 0.2, "{rounded} in bf16, {exact} in f32");
 }

@@ -2,9 +2,10 @@
 //! same bits for a row whatever shares the call.
 
 use docre::device::Device;
-use docre::device::cpu::gemm::{CHUNK, Mat, gemm};
+use docre::device::cpu::gemm::{CHUNK, Factor, Mat, gemm};
 use docre::dtype::Real;
 use docre::rng::Stream;
+use half::bf16;
 
 /// Columns of C that the product packs at a time.
 const SLAB: usize = 1024;
@@ -16,14 +17,15 @@ struct Stored<T> {
     by_columns: bool,
 }
 
-impl<T: Real> Stored<T> {
+impl<T: Factor> Stored<T> {
     fn new(values: &[i64], (rows, cols): (usize, usize), by_columns: bool, stride: Option<usize>) -> Self {
         let (lines, length) = if by_columns { (cols, rows) } else { (rows, cols) };
         let stride = stride.map_or(length, |s| s.max(length));
-        let mut data = vec![T::of(f64::NAN); lines * stride];
+        let of = |x: f64| T::narrow(T::Wide::of(x));
+        let mut data = vec![of(f64::NAN); lines * stride];
         for (i, &value) in values.iter().enumerate() {
             let (r, c) = (i / cols, i % cols);
-            data[if by_columns { c * stride + r } else { r * stride + c }] = T::of(value as f64);
+            data[if by_columns { c * stride + r } else { r * stride + c }] = of(value as f64);
         }
         Stored { data, stride, by_columns }
     }
@@ -50,7 +52,7 @@ struct Layout {
     stride: Option<usize>,
 }
 
-fn check<T: Real>(device: &Device, (m, n, k): (usize, usize, usize), left: Layout, right: Layout) {
+fn check<T: Factor>(device: &Device, (m, n, k): (usize, usize, usize), left: Layout, right: Layout) {
     let (a, b) = (integers(1, m * k), integers(2, n * k));
     let want = product(&a, &b, (m, n, k));
     let a = Stored::<T>::new(&a, (m, k), left.by_columns, left.stride);
@@ -58,8 +60,8 @@ fn check<T: Real>(device: &Device, (m, n, k): (usize, usize, usize), left: Layou
     let Device::Cpu(cpu) = device else { panic!("a CPU") };
     for assign in [true, false] {
         let before = if assign { f64::NAN } else { 7.0 };
-        let mut c = vec![T::of(before); m * n];
-        cpu.run(|| gemm(m, n, k, &a.mat(), &b.mat(), &mut c, assign));
+        let mut c = vec![T::Wide::of(before); m * n];
+        cpu.run(|| gemm::<T>((m, n, k), &a.mat(), &b.mat(), &mut c, assign));
         for (i, (got, want)) in c.iter().zip(&want).enumerate() {
             let want = *want as f64 + if assign { 0.0 } else { 7.0 };
             assert!(got.f64() == want, "({m}, {n}, {k}) {left:?} {right:?} assign {assign} [{i}]: {got:?}, not {want}");
@@ -79,6 +81,7 @@ fn integers_are_exact_in_every_layout() {
         for (&left, &right) in some.iter().flat_map(|l| some.iter().map(move |r| (l, r))) {
             check::<f32>(&device, size, left, right);
             check::<f64>(&device, size, left, right);
+            check::<bf16>(&device, size, left, right);
         }
     }
 }
@@ -94,16 +97,20 @@ fn integers_are_exact_in_every_shape() {
             for k in [0, 1, 2, 17] {
                 check::<f32>(&device, (m, n, k), plain, plain);
                 check::<f64>(&device, (m, n, k), plain, columns);
+                check::<bf16>(&device, (m, n, k), columns, plain);
             }
         }
     }
     for k in [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1] {
         check::<f32>(&device, (13, 33, k), plain, plain);
         check::<f32>(&device, (7, 9, k), columns, columns);
+        check::<bf16>(&device, (13, 33, k), plain, plain);
+        check::<bf16>(&device, (7, 9, k), columns, columns);
     }
     for n in [SLAB - 1, SLAB, SLAB + 1] {
         check::<f32>(&device, (5, n, 3), plain, plain);
         check::<f32>(&device, (13, n, CHUNK + 1), plain, plain);
+        check::<bf16>(&device, (13, n, CHUNK + 1), plain, plain);
     }
 }
 
@@ -112,24 +119,30 @@ fn values(seed: u64, n: usize) -> Vec<f32> {
     (0..n).map(|_| stream.uniform() as f32 - 0.5).collect()
 }
 
-fn bits(threads: usize, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<u32> {
+fn bits<T: Factor<Wide = f32>>(threads: usize, (m, n, k): (usize, usize, usize), a: &[f32], b: &[f32]) -> Vec<u32> {
+    let [a, b] = [a, b].map(|x| x.iter().map(|&x| T::narrow(x)).collect::<Vec<T>>());
     let mut c = vec![f32::NAN; m * n];
     let Device::Cpu(cpu) = &Device::cpu(threads).unwrap() else { panic!("a CPU") };
-    cpu.run(|| gemm(m, n, k, &Mat::rows(a, k), &Mat::rows(b, k), &mut c, true));
+    cpu.run(|| gemm::<T>((m, n, k), &Mat::rows(&a, k), &Mat::rows(&b, k), &mut c, true));
     c.into_iter().map(f32::to_bits).collect()
 }
 
 /// k = 512 is a stride that is packed, the others are read in place.
 #[test]
 fn a_row_has_the_same_bits_in_any_company() {
+    company::<f32>();
+    company::<bf16>();
+}
+
+fn company<T: Factor<Wide = f32>>() {
     for (n, k) in [(97, 96), (33, CHUNK), (33, CHUNK + 1), (SLAB + 1, 40)] {
         let (m, a, b) = (300, values(1, 300 * k), values(2, n * k));
-        let all = bits(2, (m, n, k), &a, &b);
+        let all = bits::<T>(2, (m, n, k), &a, &b);
         for threads in [1, 3] {
-            assert!(bits(threads, (m, n, k), &a, &b) == all, "{threads} threads, n {n}, k {k}");
+            assert!(bits::<T>(threads, (m, n, k), &a, &b) == all, "{threads} threads, n {n}, k {k}");
         }
         for row in [0, 11, 12, 95, 96, 299] {
-            let alone = bits(2, (1, n, k), &a[row * k..(row + 1) * k], &b);
+            let alone = bits::<T>(2, (1, n, k), &a[row * k..(row + 1) * k], &b);
             assert!(alone == all[row * n..(row + 1) * n], "row {row} alone, n {n}, k {k}");
         }
     }
@@ -138,7 +151,7 @@ fn a_row_has_the_same_bits_in_any_company() {
 /// This file again, in a process of its own for each lower level of instructions.
 #[test]
 fn every_level_of_instructions() {
-    for level in ["avx2", "portable"] {
+    for level in ["avx512", "avx2", "portable"] {
         let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--skip", "every_level_of_instructions"])
             .env("DOCRE_SIMD", level)

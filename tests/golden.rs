@@ -304,17 +304,16 @@ fn numbers(model: &Model, case: &Case) -> BTreeMap<String, Vec<f64>> {
     found
 }
 
-/// The rule of low precision: of each tensor the GPU's error is at most twice that of plain bf16 code, which is
+/// The rule of low precision: of each tensor the device's error is at most twice that of plain bf16 code, which is
 /// the CPU's with every activation rounded where an op hands it on. Root mean square, since the largest error of
 /// few numbers is luck; a loss is one number: its floor is a unit of bf16.
-fn parity_on_the_gpu(name: &str, pad: usize) {
-    let Some((device, _turn)) = gpu() else { return };
+fn parity_in_bf16(device: &Device, name: &str, pad: usize) {
     let case = Case::open(name);
     let twin = Device::cpu(2).unwrap();
     let Device::Cpu(cpu) = &twin else { panic!("a CPU") };
     cpu.round();
     let plain = numbers(&model_on::<f32>(&twin, "gpu", pad, |x| bf16::from_f32(x).to_f32()), &case);
-    let ours = numbers(&model_on::<f32>(&device, "gpu", pad, |x| x), &case);
+    let ours = numbers(&model_on::<f32>(device, "gpu", pad, |x| x), &case);
     let mut worst = (0.0, "");
     for (name, ours) in &ours {
         let golden = read(&case.file, name);
@@ -340,8 +339,16 @@ fn parity_on_the_gpu(name: &str, pad: usize) {
 
 #[test]
 fn golden_numbers_on_the_gpu() {
-    parity_on_the_gpu("gpu.exact", 0);
-    parity_on_the_gpu("gpu.pad42", 42);
+    let Some((device, _turn)) = gpu() else { return };
+    parity_in_bf16(&device, "gpu.exact", 0);
+    parity_in_bf16(&device, "gpu.pad42", 42);
+}
+
+#[test]
+fn golden_numbers_in_bf16() {
+    let device = Device::cpu_in(2, DType::BF16).unwrap();
+    parity_in_bf16(&device, "gpu.exact", 0);
+    parity_in_bf16(&device, "gpu.pad42", 42);
 }
 
 /// A real encoder on real documents, one of them of two windows.

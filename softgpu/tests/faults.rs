@@ -349,6 +349,17 @@ fn blocks_of_one_launch() {
     check(BETWEEN_BLOCKS);
 }
 
+/// On several cores the order of two atomics and the order of their notes could differ.
+#[test]
+fn ordered_blocks_do_not_race_on_several_cores() {
+    for case in BETWEEN_BLOCKS.iter().filter(|case| case.expect.is_none()) {
+        for seed in 0..2000 {
+            let fault = run(case, seed, 4);
+            assert!(fault.is_none(), "{} (seed {seed}): {fault:?}", case.name);
+        }
+    }
+}
+
 #[test]
 fn shared_memory() {
     check(SHARED);

@@ -9,8 +9,10 @@ pub mod model;
 pub mod modelled;
 pub mod report;
 pub mod sizes;
+pub mod workload;
 
 pub use report::{Report, Row};
+pub use workload::Workload;
 
 use crate::device::Device;
 use crate::error::Result;

@@ -1,62 +1,95 @@
-//! The whole model: the encoder alone, extraction, a training step; BERT-base with random weights.
+//! The whole model: the encoder alone, extraction, training.
 
-use super::sizes::*;
+use super::workload::Workload;
 use super::{Effort, Row, Work, time};
 use crate::device::Device;
 use crate::error::Result;
-use crate::extract::{Rule, predict};
+use crate::extract::{Budget, Rule, batches, predict_all};
 use crate::layout::Encoded;
+use crate::model::config::{Architecture, ModelConfig};
 use crate::model::encoder;
 use crate::tape::Tape;
 use crate::train::{Config, Example, Trainer};
 
-/// Floating-point operations of the products of one mean document's forward pass, by part.
-fn flops(documents: usize) -> [f64; 2] {
-    let (tokens, cells) = ((documents * TOKENS) as f64, (documents * ENTITIES * ENTITIES) as f64);
-    let (d, e) = (DIM as f64, EXTRACTOR as f64);
-    let pairs = (documents * ENTITIES * (ENTITIES + 1) / 2) as f64;
-    let layer = 2.0 * tokens * d * (4.0 * d + 2.0 * INNER as f64) + 4.0 * tokens * TOKENS as f64 * d;
-    let axial = 2.0 * (2.0 * cells * d * 4.0 * d + 4.0 * cells * ENTITIES as f64 * d / 2.0) + 2.0 * cells * d * d;
-    let extractors = 2.0 * 2.0 * (pairs + (documents * ENTITIES) as f64) * d * e;
-    let head = extractors + 2.0 * cells * e * BLOCK as f64 * d + 6.0 * axial + 2.0 * cells * d * CLASSES as f64;
-    [12.0 * layer, head]
+/// One pass over a workload.
+pub struct Pass<'a> {
+    pub name: String,
+    pub work: Work,
+    /// Documents, or word pieces for the encoder.
+    pub items: f64,
+    pub run: Box<dyn FnMut() -> Result<()> + 'a>,
 }
 
-/// The encoder's forward pass; items are tokens.
-pub fn encode(device: &Device, documents: usize, effort: Effort) -> Result<Vec<Row>> {
-    let model = model(device, 0.0)?;
-    let examples = examples(documents);
-    let all: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
-    let batch = model.batch(&all)?;
-    let seconds = time(device, effort, &mut || {
-        encoder::encode(&mut Tape::inference(), &model.params, &model.config.encoder, &batch, false).map(drop)
-    })?;
-    let work = Work { flops: flops(documents)[0], bytes: 0.0 };
-    Ok(vec![Row::new(&format!("encoder {documents}x{TOKENS}"), &seconds, work, (documents * TOKENS) as f64)])
+impl Pass<'_> {
+    pub fn time(mut self, device: &Device, effort: Effort) -> Result<Row> {
+        let seconds = time(device, effort, &mut *self.run)?;
+        Ok(Row::new(&self.name, &seconds, self.work, self.items))
+    }
+}
+
+/// Floating-point operations of the products of the forward pass, by part: encoder, head. Counted as the work is done
+/// here: tables as they are, the context's part of an extractor once an unordered pair.
+fn flops(config: &ModelConfig, documents: &[Encoded]) -> [f64; 2] {
+    let d = config.encoder.hidden_size as f64;
+    let inner = config.encoder.intermediate_size as f64;
+    let mut sums = [0.0; 2];
+    for document in documents {
+        let (tokens, n) = (document.ids.len() as f64, document.mentions.len() as f64);
+        let (cells, pairs) = (n * n, n * (n + 1.0) / 2.0);
+        let layer = 2.0 * tokens * d * (4.0 * d + 2.0 * inner) + 4.0 * tokens * tokens * d;
+        sums[0] += config.encoder.num_hidden_layers as f64 * layer;
+        let Some(head) = &config.head else { continue };
+        let e = head.extractor_size as f64;
+        let out = if head.architecture == Architecture::Atlop { head.classes as f64 } else { d };
+        let context = 2.0 * pairs * tokens * d;
+        let extractors = 2.0 * 2.0 * (pairs + n) * d * e;
+        let bilinear = 2.0 * cells * e * head.block_size as f64 * out;
+        let axial = 2.0 * (2.0 * cells * d * 4.0 * d + 4.0 * cells * n * d) + 2.0 * cells * d * d;
+        let table = head.axial_layers as f64 * axial + 2.0 * cells * d * head.classes as f64;
+        let table = if head.architecture == Architecture::Atlop { 0.0 } else { table };
+        sums[1] += context + extractors + bilinear + table;
+    }
+    sums
+}
+
+/// The encoder's forward pass; items are word pieces.
+pub fn encode<'a>(device: &'a Device, load: &Workload) -> Result<Pass<'a>> {
+    let (model, documents) = (load.ready(device)?, load.encoded());
+    let runs = batches(&documents, Budget::default());
+    let batches: Vec<_> =
+        runs.into_iter().map(|run| model.batch(&documents[run].iter().collect::<Vec<_>>())).collect::<Result<_>>()?;
+    let (name, items) = (format!("encoder {}", load.name()), load.tokens() as f64);
+    let work = Work { flops: flops(&model.config, &documents)[0], bytes: 0.0 };
+    let run = move || {
+        batches.iter().try_for_each(|batch| {
+            encoder::encode(&mut Tape::inference(), &model.params, &model.config.encoder, batch, false).map(drop)
+        })
+    };
+    Ok(Pass { name, work, items, run: Box::new(run) })
 }
 
 /// From word pieces to triples; items are documents.
-pub fn extract(device: &Device, documents: usize, effort: Effort) -> Result<Vec<Row>> {
-    let model = model(device, 0.0)?;
-    let examples = examples(documents);
-    let all: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
+pub fn extract<'a>(device: &'a Device, load: &Workload, budget: Budget) -> Result<Pass<'a>> {
+    let (model, documents) = (load.ready(device)?, load.encoded());
     let rule = Rule { threshold: 0.0, max_labels: 4 };
-    let seconds = time(device, effort, &mut || predict(&model, &all, rule).map(drop))?;
-    let work = Work { flops: flops(documents).iter().sum(), bytes: 0.0 };
-    Ok(vec![Row::new(&format!("extract {documents} documents"), &seconds, work, documents as f64)])
+    let (name, items) = (format!("extract {}", load.name()), documents.len() as f64);
+    let work = Work { flops: flops(&model.config, &documents).iter().sum(), bytes: 0.0 };
+    let run = move || predict_all(&model, &documents, rule, budget).map(drop);
+    Ok(Pass { name, work, items, run: Box::new(run) })
 }
 
-/// Whole updates; items are documents. Prints who held what at the peak to stderr.
-pub fn train(device: &Device, documents: usize, effort: Effort, recompute: bool) -> Result<Vec<Row>> {
-    let overrides = [format!("schedule.batch={documents}"), format!("schedule.recompute={recompute}")];
+/// Updates of `batch` documents each; items are documents.
+pub fn train<'a>(device: &'a Device, load: &'a Workload, batch: usize, recompute: bool) -> Result<Pass<'a>> {
+    let overrides = [format!("schedule.batch={batch}"), format!("schedule.recompute={recompute}")];
     let config = Config::parse("[data]\ntrain = [\"x\"]\n[model]\nstart = \"x\"\n", &overrides)?;
-    let mut trainer = Trainer::new(model(device, 0.1)?, &config, 1000)?;
-    let examples = examples(documents);
-    let all: Vec<&Example> = examples.iter().collect();
-    let seconds = time(device, effort, &mut || trainer.update(&all).map(drop))?;
-    let again = if recompute { flops(documents)[0] } else { 0.0 };
-    let work = Work { flops: 3.0 * flops(documents).iter().sum::<f64>() + again, bytes: 0.0 };
-    let name = format!("train {documents} documents{}", if recompute { ", recomputing" } else { "" });
-    eprintln!("{name}: {}", device.ledger());
-    Ok(vec![Row::new(&name, &seconds, work, documents as f64)])
+    let mut trainer = Trainer::new(load.model(device, 0.1)?, &config, 100_000)?;
+    let counted = flops(&trainer.model.config, &load.encoded());
+    let again = if recompute { counted[0] } else { 0.0 };
+    let work = Work { flops: 3.0 * counted.iter().sum::<f64>() + again, bytes: 0.0 };
+    let name = format!("train {}, {batch} an update{}", load.name(), if recompute { ", recomputing" } else { "" });
+    let run = move || {
+        let parts = load.examples().chunks(batch);
+        parts.into_iter().try_for_each(|part| trainer.update(&part.iter().collect::<Vec<&Example>>()).map(drop))
+    };
+    Ok(Pass { name, work, items: load.examples().len() as f64, run: Box::new(run) })
 }

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::layout::{Documents, Encoded, Grid, Labels, Segments, Sources, Window};
 use crate::model::config::ModelConfig;
-use crate::model::names::{parameter_table, random_encoder, ranges};
+use crate::model::names::{ParamSpec, parameter_table, random_encoder, ranges};
 use crate::model::params::initialize;
 use crate::model::{Model, Params};
 use crate::tensor::Tensor;
@@ -86,13 +86,28 @@ pub fn mentions(documents: &Documents) -> Sources {
 
 /// One relation every dozen cells.
 pub fn labels(cells: usize) -> Labels {
-    let mut labels = Labels::new(cells, CLASSES);
-    (0..cells).step_by(12).for_each(|cell| labels.set(cell, 1 + cell % (CLASSES - 1)));
+    labels_of(cells, CLASSES)
+}
+
+pub fn labels_of(cells: usize, classes: usize) -> Labels {
+    let mut labels = Labels::new(cells, classes);
+    (0..cells).step_by(12).for_each(|cell| labels.set(cell, 1 + cell % (classes - 1).max(1)));
     labels
 }
 
 /// BERT-base with the head of the released program and random weights.
 pub fn model(device: &Device, dropout: f64) -> Result<Model> {
+    let (config, table, flat) = weights(dropout)?;
+    Ok(Model { config, params: Params::new(device, table, flat)? })
+}
+
+/// As [`model`], to extract with.
+pub fn ready(device: &Device) -> Result<Model> {
+    let (config, table, flat) = weights(0.0)?;
+    Ok(Model { config, params: Params::to_infer(device, table, flat)? })
+}
+
+fn weights(dropout: f64) -> Result<(ModelConfig, Vec<ParamSpec>, Vec<f32>)> {
     let config = json!({
         "model_type": "bert", "hidden_size": DIM, "num_hidden_layers": 12, "num_attention_heads": HEADS,
         "intermediate_size": INNER, "vocab_size": VOCABULARY, "max_position_embeddings": 512, "type_vocab_size": 2,
@@ -106,7 +121,7 @@ pub fn model(device: &Device, dropout: f64) -> Result<Model> {
     let total = ranges(&table).last().map_or(0, |last| last.end);
     let mut flat = vec![0f32; total];
     initialize(&table, &(0..table.len()).collect::<Vec<_>>(), 1, &mut flat);
-    Ok(Model { config, params: Params::new(device, table, flat)? })
+    Ok((config, table, flat))
 }
 
 /// Documents for a whole model, with labels.

@@ -11,7 +11,7 @@ pub mod writer;
 
 pub use atomic::{AtomicFile, write_atomic};
 pub use header::{Stored, TensorInfo};
-pub use model::{build, open_model, save_model};
+pub use model::{build, build_to_infer, open_model, open_to_infer, save_model};
 pub use shards::Checkpoint;
 pub use tensors::{Slice, TensorFile};
 pub use weights::{LoadReport, Loader, Want, has_head, load, save};

@@ -22,6 +22,27 @@ pub fn open_model<T: Real>(dir: impl AsRef<Path>, device: &Device) -> Result<(Mo
     build::<T>(dir, config, Want::Everything, 0, device)
 }
 
+/// As [`open_model`], only to compute with: the weights lie as products take them. `see` gets them all before.
+pub fn open_to_infer(dir: impl AsRef<Path>, device: &Device, see: impl FnOnce(&[f32])) -> Result<Model> {
+    let dir = dir.as_ref();
+    let config = ModelConfig::load(dir)?;
+    build_to_infer(dir, config, Want::Everything, 0, device, see)
+}
+
+/// As [`build`], only to compute with; see [`open_to_infer`].
+pub fn build_to_infer(
+    dir: impl AsRef<Path>,
+    config: ModelConfig,
+    want: Want,
+    seed: u64,
+    device: &Device,
+    see: impl FnOnce(&[f32]),
+) -> Result<Model> {
+    let (table, flat, _) = read::<f32>(dir, &config, want, seed)?;
+    see(&flat);
+    Ok(Model { config, params: Params::to_infer(device, table, flat)? })
+}
+
 /// Builds `config` on the encoder in `dir`; what `want` leaves open starts from `seed`.
 pub fn build<T: Real>(
     dir: impl AsRef<Path>,
@@ -30,15 +51,26 @@ pub fn build<T: Real>(
     seed: u64,
     device: &Device,
 ) -> Result<(Model, LoadReport)> {
-    let table = parameter_table(&config);
+    let (table, flat, report) = read::<T>(dir, &config, want, seed)?;
+    let params = Params::new(device, table, flat)?;
+    Ok((Model { config, params }, report))
+}
+
+/// The parameters of `config`, one after another.
+fn read<T: Real>(
+    dir: impl AsRef<Path>,
+    config: &ModelConfig,
+    want: Want,
+    seed: u64,
+) -> Result<(Vec<ParamSpec>, Vec<T>, LoadReport)> {
+    let table = parameter_table(config);
     let checkpoint = Checkpoint::open(dir)?;
     let loader = Loader::check(&checkpoint, &table, want)?;
     let mut flat: Vec<T> = zeros(table.iter().map(ParamSpec::elements).sum())?;
     loader.fill(&mut flat)?;
     let report = loader.report().clone();
     initialize(&table, &report.fresh, seed, &mut flat);
-    let params = Params::new(device, table, flat)?;
-    Ok((Model { config, params }, report))
+    Ok((table, flat, report))
 }
 
 /// Writes config.json and the weights, under the released names, into a directory being made.

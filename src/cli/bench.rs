@@ -1,10 +1,12 @@
 //! `docre bench`
 
-use super::setup::{DeviceChoice, choose, describe, threads};
-use crate::bench::{Effort, Report, Row, kernels, model, modelled};
+use super::setup::{DeviceArgs, describe};
+use crate::bench::{Effort, Report, Row, Workload, kernels, model, modelled};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::extract::Budget;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Time ops or whole models at the sizes of BERT-base on mean documents, with random weights
 #[derive(clap::Args, Debug)]
@@ -20,15 +22,20 @@ Exit codes: 0 ok, 2 usage, 5 device or memory, 6 the other report cannot be read
 pub struct BenchArgs {
     #[arg(value_enum)]
     what: What,
-    /// Where to compute
-    #[arg(long, value_enum, default_value = "auto", env = "DOCRE_DEVICE", hide_env_values = true)]
-    device: DeviceChoice,
-    /// Threads; auto: one a core
-    #[arg(long, value_name = "N", default_value = "auto", env = "DOCRE_THREADS", value_parser = threads, hide_env_values = true)]
-    threads: usize,
-    /// Documents at once: 290 word pieces, 20 entities, 30 mentions each
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Documents: of 290 word pieces, 20 entities, 30 mentions each, or the first of --input
     #[arg(long, value_name = "N", default_value_t = 4)]
     documents: usize,
+    /// Real documents, in any format of `docre extract`; with --encoder
+    #[arg(long, value_name = "FILE", requires = "encoder")]
+    input: Option<PathBuf>,
+    /// Hugging Face directory of the encoder; a head that it has not is random, of the released sizes
+    #[arg(long, value_name = "DIR", requires = "input")]
+    encoder: Option<PathBuf>,
+    /// Of `train`: documents an update
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    batch: usize,
     /// Runs that count
     #[arg(long, value_name = "N", default_value_t = 10)]
     repeats: usize,
@@ -49,6 +56,12 @@ pub struct BenchArgs {
     /// Another report (JSON, also of benches/peers), whose rows of the same name are set beside these; may be repeated
     #[arg(long, value_name = "FILE")]
     compare: Vec<PathBuf>,
+    /// One pass for each line `run` on stdin, with a line of JSON on stdout: for benches/peers/interleave.py
+    #[arg(long)]
+    serve: bool,
+    /// At the end, show where the time went, by op
+    #[arg(long)]
+    profile: bool,
     /// Instead of timing: what softgpu counts of `kernels`, and the bound that follows on this GPU (h100, a100, 4090)
     #[arg(long, value_name = "GPU")]
     modelled: Option<String>,
@@ -74,7 +87,7 @@ enum Format {
 }
 
 pub fn run(args: &BenchArgs) -> Result<u8> {
-    let device = choose(args.device, args.threads)?;
+    let device = args.device.open()?;
     if let Some(gpu) = &args.modelled {
         if args.what != What::Kernels {
             return Err(Error::usage("--modelled is for `docre bench kernels`"));
@@ -83,8 +96,14 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         return Ok(0);
     }
     let others = args.compare.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    if args.serve {
+        return serve(args, &device);
+    }
     let peak = if args.no_peak { None } else { Some(kernels::peak(&device)?) };
     let report = Report::new(describe(&device), peak, rows(args, &device)?);
+    if args.profile {
+        super::extract::show_profile(&device);
+    }
     match args.format {
         Format::Md => print!("{}", report.markdown(&others)),
         Format::Csv => print!("{}", report.csv()),
@@ -95,12 +114,68 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
 
 fn rows(args: &BenchArgs, device: &Device) -> Result<Vec<Row>> {
     let effort = Effort { warm_up: args.warm_up, repeats: args.repeats };
-    match args.what {
-        What::Kernels => kernels::run(device, args.documents, effort, &args.filter),
-        What::Encoder => model::encode(device, args.documents, effort),
-        What::Extract => model::extract(device, args.documents, effort),
-        What::Train => model::train(device, args.documents, effort, args.recompute),
+    if args.what == What::Kernels {
+        return kernels::run(device, args.documents, effort, &args.filter);
     }
+    let load = workload(args)?;
+    let row = pass(args, device, &load)?.time(device, effort)?;
+    if args.what == What::Train {
+        eprintln!("{}: {}", row.name, device.ledger());
+    }
+    Ok(vec![row])
+}
+
+fn workload(args: &BenchArgs) -> Result<Workload> {
+    match (&args.encoder, &args.input) {
+        (Some(encoder), Some(file)) => Workload::real(encoder, file, args.documents),
+        _ => Ok(Workload::mean(args.documents)),
+    }
+}
+
+fn pass<'a>(args: &BenchArgs, device: &'a Device, load: &'a Workload) -> Result<model::Pass<'a>> {
+    match args.what {
+        What::Kernels => Err(Error::usage("--serve is for encoder, extract and train")),
+        What::Encoder => model::encode(device, load),
+        What::Extract => model::extract(device, load, Budget::default()),
+        What::Train => model::train(device, load, args.batch, args.recompute),
+    }
+}
+
+/// The protocol of benches/peers/worker.py.
+fn serve(args: &BenchArgs, device: &Device) -> Result<u8> {
+    let load = workload(args)?;
+    let mut pass = pass(args, device, &load)?;
+    (pass.run)()?;
+    for line in std::io::stdin().lines() {
+        let line = line.map_err(|e| Error::io("stdin", e))?;
+        if line.trim() != "run" {
+            return Err(Error::usage(format!("not a command: {line}")));
+        }
+        let (start, cpu) = (Instant::now(), cpu_seconds());
+        (pass.run)()?;
+        let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        let found = serde_json::json!({
+            "engine": "docre", "seconds": seconds, "cpu_seconds": cpu, "items": pass.items, "flops": pass.work.flops,
+            "peak_rss_mib": peak_rss_mib(),
+        });
+        println!("{found}");
+    }
+    Ok(0)
+}
+
+/// Of this process so far, all threads.
+fn cpu_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a timespec that lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
+}
+
+/// Of this process since its start.
+fn peak_rss_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|kib| kib.trim().trim_end_matches("kB").trim().parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
 }
 
 fn read(path: &std::path::Path) -> Result<Report> {

@@ -3,7 +3,8 @@
 use super::assets;
 use crate::data::{Format, Options, Unit};
 use crate::device::{Device, cpu::simd, cuda};
-use crate::error::Result;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::extract::{Budget, Extractor};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,17 +17,36 @@ pub enum DeviceChoice {
     Cuda,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// bf16 on a GPU and on a CPU with instructions for it (AVX512_BF16), else f32.
+    Auto,
+    F32,
+    /// Weights and activations in bf16; sums, statistics, softmax and what is trained in f32.
+    Bf16,
+}
+
+/// Where and how to compute.
+#[derive(clap::Args, Debug)]
+pub struct DeviceArgs {
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto", env = "DOCRE_DEVICE", hide_env_values = true)]
+    device: DeviceChoice,
+    /// Threads; auto: one a core
+    #[arg(long, value_name = "N", default_value = "auto", env = "DOCRE_THREADS", value_parser = threads, hide_env_values = true)]
+    threads: usize,
+    /// Of weights and activations
+    #[arg(long, value_enum, default_value = "auto", env = "DOCRE_PRECISION", hide_env_values = true)]
+    precision: Precision,
+}
+
 #[derive(clap::Args, Debug)]
 pub struct ModelArgs {
     /// Model directory; without it DOCRE_MODEL, else the demo checkpoint (weights/demo)
     #[arg(short, long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Where to compute
-    #[arg(long, value_enum, default_value = "auto", env = "DOCRE_DEVICE", hide_env_values = true)]
-    pub device: DeviceChoice,
-    /// Threads; auto: one a core
-    #[arg(long, value_name = "N", default_value = "auto", env = "DOCRE_THREADS", value_parser = threads, hide_env_values = true)]
-    pub threads: usize,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Most memory for tensors, weights included, e.g. 2GiB; a document that needs more is refused
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub max_memory: Option<usize>,
@@ -93,7 +113,7 @@ impl ModelArgs {
     }
 
     fn device(&self) -> Result<Device> {
-        let device = choose(self.device, self.threads)?;
+        let device = self.device.open()?;
         device.ledger().set_limit(self.max_memory);
         Ok(device)
     }
@@ -104,38 +124,56 @@ impl ModelArgs {
     }
 }
 
-/// The device that was asked for: never a silent run on the CPU instead. `auto` takes a GPU that works, but not
-/// softgpu, and else the CPU.
-pub fn choose(choice: DeviceChoice, threads: usize) -> Result<Device> {
-    match choice {
-        DeviceChoice::Cpu => Device::cpu(threads),
-        DeviceChoice::Cuda => {
-            let device = Device::cuda(0)?;
-            if let Device::Cuda(cuda) = &device
-                && cuda.gpu().is_software()
-            {
-                eprintln!("warning: {} is a CUDA driver in software: for tests, not for speed", cuda.gpu().name);
+impl DeviceArgs {
+    /// The device that was asked for: never a silent run on the CPU instead. `auto` takes a GPU that works, but not
+    /// softgpu, and else the CPU.
+    pub fn open(&self) -> Result<Device> {
+        match self.device {
+            DeviceChoice::Cpu => self.cpu(),
+            DeviceChoice::Cuda => {
+                let device = self.cuda()?;
+                if let Device::Cuda(cuda) = &device
+                    && cuda.gpu().is_software()
+                {
+                    eprintln!("warning: {} is a CUDA driver in software: for tests, not for speed", cuda.gpu().name);
+                }
+                Ok(device)
             }
-            Ok(device)
+            DeviceChoice::Auto => {
+                let gpus = cuda::gpu::look();
+                let hardware = gpus.is_ok_and(|(_, gpus)| gpus.first().is_some_and(|gpu| !gpu.is_software()));
+                let gpu = if hardware { self.cuda().ok() } else { None };
+                gpu.map_or_else(|| self.cpu(), Ok)
+            }
         }
-        DeviceChoice::Auto => {
-            let hardware = cuda::gpu::look().is_ok_and(|(_, gpus)| gpus.first().is_some_and(|gpu| !gpu.is_software()));
-            let gpu = if hardware { Device::cuda(0).ok() } else { None };
-            gpu.map_or_else(|| Device::cpu(threads), Ok)
+    }
+    fn cuda(&self) -> Result<Device> {
+        if self.precision == Precision::F32 {
+            return Err(Error::usage("the kernels of the GPU compute in bf16: --precision f32 needs --device cpu"));
         }
+        Device::cuda(0)
+    }
+    fn cpu(&self) -> Result<Device> {
+        let fast = simd::level() == simd::Level::Avx512Bf16;
+        let bf16 = self.precision == Precision::Bf16 || (self.precision == Precision::Auto && fast);
+        Device::cpu_in(self.threads, if bf16 { DType::BF16 } else { DType::F32 })
     }
 }
 
-/// `cpu, 2 threads, Avx512`.
+/// `cpu, 2 threads, avx512, f32`.
 pub fn describe(device: &Device) -> String {
     match device {
-        Device::Cpu(cpu) => format!("cpu, {} threads, {}", cpu.threads(), simd_name()),
+        Device::Cpu(cpu) => {
+            let precision = if cpu.precision == DType::BF16 { "bf16" } else { "f32" };
+            format!("cpu, {} threads, {}, {precision}", cpu.threads(), simd_name())
+        }
         Device::Cuda(cuda) => cuda.gpu().name.clone(),
     }
 }
 
 pub fn simd_name() -> &'static str {
     match simd::level() {
+        simd::Level::Avx512Bf16 => "avx512bf16",
         simd::Level::Avx512 => "avx512",
         simd::Level::Avx2 => "avx2",
         simd::Level::Portable => "portable",

@@ -1,7 +1,7 @@
 //! `docre train`
 
 use super::progress::Progress;
-use super::setup::{DeviceChoice, bytes, choose, threads};
+use super::setup::{DeviceArgs, bytes};
 use crate::error::{Error, Result};
 use crate::train::{Config, End, Run, Watch, step::Report};
 use std::path::PathBuf;
@@ -38,12 +38,8 @@ pub struct TrainArgs {
     /// Show the configuration with all defaults, and train nothing.
     #[arg(long)]
     print_config: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto", env = "DOCRE_DEVICE", hide_env_values = true)]
-    device: DeviceChoice,
-    /// Threads; auto: one a core.
-    #[arg(long, value_name = "N", env = "DOCRE_THREADS", default_value = "auto", value_parser = threads)]
-    threads: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_memory: Option<usize>,
@@ -61,7 +57,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         print!("{}", config.resolved()?);
         return Ok(0);
     }
-    let device = choose(args.device, args.threads)?;
+    let device = args.device.open()?;
     device.ledger().set_limit(args.max_memory);
     let mut screen = Screen { progress: Progress::new(None, args.quiet), smooth: None };
     let mut run = Run::open(config, &args.out, args.resume == "auto", &device, &mut screen)?;

@@ -22,7 +22,11 @@ pub enum Device {
 impl Device {
     /// The CPU with `threads` threads; 0: as many as the machine has cores for this process.
     pub fn cpu(threads: usize) -> Result<Self> {
-        Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads)?)))
+        Self::cpu_in(threads, DType::F32)
+    }
+    /// As [`Device::cpu`], with activations and the weights of products of a model in f32 kept as `precision`.
+    pub fn cpu_in(threads: usize, precision: DType) -> Result<Self> {
+        Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads, precision)?)))
     }
     /// The GPU number `ordinal`. Errors as [`cuda::Cuda::new`].
     pub fn cuda(ordinal: usize) -> Result<Self> {
@@ -50,6 +54,7 @@ impl Device {
     /// The type in which activations and the weights of products are kept, given that of the parameters.
     pub fn activation_dtype(&self, parameters: DType) -> DType {
         match self {
+            Device::Cpu(cpu) if parameters == DType::F32 => cpu.precision,
             Device::Cpu(_) => parameters,
             Device::Cuda(_) => DType::BF16,
         }
@@ -96,10 +101,23 @@ impl Drop for Booking {
 }
 
 /// Calls `cpu::f::<T>(args)` or `cuda::f(cuda, args)` of the op's room, by device and dtype, and counts the
-/// time under `name` (on a GPU: that of the launch). `Err`: what the GPU says, or a dtype that the device
-/// does not compute in.
+/// time under `name` (on a GPU: that of the launch). `Err`: what the GPU says.
+///
+/// `wide f(args)` is for ops that compute in no dtype but F32 and F64 on a CPU.
 #[macro_export]
 macro_rules! dispatch {
+    ($name:literal, $device:expr, $dtype:expr, wide $f:ident ( $($arg:expr),* $(,)? )) => {{
+        let device: $crate::device::Device = $device.clone();
+        let _span = device.profile().span($name);
+        match &device {
+            $crate::device::Device::Cpu(on) => on.run(|| match $dtype {
+                $crate::dtype::DType::F32 => Ok(cpu::$f::<f32>($($arg),*)),
+                $crate::dtype::DType::F64 => Ok(cpu::$f::<f64>($($arg),*)),
+                $crate::dtype::DType::BF16 => Err($crate::error::Error::shape($name, "dtype on a CPU", "F32 or F64", "BF16")),
+            }),
+            $crate::device::Device::Cuda(on) => cuda::$f(on, $($arg),*),
+        }
+    }};
     ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {{
         let device: $crate::device::Device = $device.clone();
         let _span = device.profile().span($name);
@@ -107,7 +125,7 @@ macro_rules! dispatch {
             $crate::device::Device::Cpu(on) => on.run(|| match $dtype {
                 $crate::dtype::DType::F32 => Ok(cpu::$f::<f32>($($arg),*)),
                 $crate::dtype::DType::F64 => Ok(cpu::$f::<f64>($($arg),*)),
-                $crate::dtype::DType::BF16 => Err($crate::error::Error::shape($name, "dtype", "F32 on the CPU", "BF16")),
+                $crate::dtype::DType::BF16 => Ok(cpu::$f::<half::bf16>($($arg),*)),
             }),
             $crate::device::Device::Cuda(on) => cuda::$f(on, $($arg),*),
         }

@@ -17,6 +17,8 @@ pub struct Params {
     flat: Tensor,
     /// The same rounded to the type of products, where that is another: what [`Params::get`] gives views of.
     copy: Option<Tensor>,
+    /// Instead of both, each parameter by itself, ready for use: nothing can be trained or saved any more.
+    ready: Vec<Tensor>,
 }
 
 impl Params {
@@ -31,11 +33,38 @@ impl Params {
         let rounds = device.activation_dtype(T::DTYPE) != T::DTYPE;
         let copy = if rounds { Some(Tensor::from_rounded(device, "weights.bf16", &[total], &flat)?) } else { None };
         let flat = Tensor::from_vec(device, "weights", &[total], flat)?;
-        Ok(Params { specs, ranges, index, flat, copy })
+        Ok(Params { specs, ranges, index, flat, copy, ready: Vec::new() })
+    }
+    /// As [`Params::new`], only to compute with: on a CPU each weight lies as products take it, and no other copy is
+    /// kept: [`Params::flat`] is empty.
+    pub fn to_infer(device: &Device, specs: Vec<ParamSpec>, flat: Vec<f32>) -> Result<Self> {
+        if matches!(device, Device::Cuda(_)) {
+            return Self::new(device, specs, flat);
+        }
+        let one = |(spec, range): (&ParamSpec, Range<usize>)| {
+            let values = &flat[range];
+            let tensor = match device.activation_dtype(DType::F32) {
+                DType::BF16 => Tensor::from_rounded(device, "weights", &spec.shape, values)?,
+                _ => Tensor::from_vec(device, "weights", &spec.shape, values.to_vec())?,
+            };
+            // Embeddings are looked up.
+            if spec.shape.len() == 2 && !spec.name.starts_with("embeddings.") {
+                tensor.into_panels()
+            } else {
+                Ok(tensor)
+            }
+        };
+        let ready = specs.iter().zip(ranges(&specs)).map(one).collect::<Result<_>>()?;
+        let nothing = Tensor::from_vec::<f32>(device, "weights", &[0], Vec::new())?;
+        let index = specs.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
+        Ok(Params { ranges: ranges(&specs), specs, index, flat: nothing, copy: None, ready })
     }
     /// The parameter `name` as a view. The optimizer needs every view gone before it writes.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let i = *self.index.get(name).ok_or_else(|| Error::shape("parameters", "name", "a parameter", name))?;
+        if let Some(ready) = self.ready.get(i) {
+            return Ok(ready.clone());
+        }
         self.copy.as_ref().unwrap_or(&self.flat).view(self.ranges[i].start, &self.specs[i].shape)
     }
     pub fn specs(&self) -> &[ParamSpec] {

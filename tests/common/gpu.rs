@@ -1,10 +1,22 @@
-//! The GPU of the tests, real or in software: `DOCRE_TEST_DEVICE=softgpu` or `cuda` asks for it.
+//! The GPU of the tests, real or in software: `DOCRE_TEST_DEVICE=softgpu` or `cuda` asks for it. Otherwise, and with
+//! `DOCRE_TEST_DEVICE=cpu`, tests run on the CPU in bf16 where it computes the same.
 #![allow(dead_code)] // each test file uses its part
 
 use docre::device::Device;
 use docre::device::cuda::software;
+use docre::dtype::DType;
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+fn asked() -> String {
+    std::env::var("DOCRE_TEST_DEVICE").unwrap_or_default()
+}
+
+/// The CPU in bf16, on so many threads; none where a GPU is asked for.
+pub fn cpu_in_bf16(threads: usize) -> Option<Device> {
+    let cpu = || Device::cpu_in(threads, DType::BF16).expect("a CPU");
+    ["", "cpu"].contains(&asked().as_str()).then(cpu)
+}
 
 /// The device, for one test at a time: faults and the order of warps are the process's. `None`: skipped, and said.
 pub fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
@@ -12,18 +24,22 @@ pub fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let device = DEVICE.get_or_init(open).clone();
-    if device.is_none() {
+    if device.is_none() && asked() != "cpu" {
         println!("SKIPPED on the GPU: DOCRE_TEST_DEVICE is not set (softgpu or cuda; `make test` sets it)");
     }
     device.map(|device| (device, turn))
 }
 
 fn open() -> Option<Device> {
-    let Some(asked) = std::env::var("DOCRE_TEST_DEVICE").ok().filter(|name| !name.is_empty()) else {
+    let asked = asked();
+    if asked == "cpu" {
+        return None;
+    }
+    if asked.is_empty() {
         let required = std::env::var("DOCRE_REQUIRE_CUDA_TESTS").is_ok_and(|value| value == "1");
         assert!(!required, "DOCRE_REQUIRE_CUDA_TESTS=1, but DOCRE_TEST_DEVICE names no device");
         return None;
-    };
+    }
     let device = Device::cuda(0).unwrap_or_else(|e| panic!("DOCRE_TEST_DEVICE={asked}: {e}"));
     let Device::Cuda(cuda) = &device else { panic!("a GPU") };
     assert_eq!(cuda.gpu().is_software(), asked == "softgpu", "DOCRE_TEST_DEVICE={asked}, but this is {cuda:?}");

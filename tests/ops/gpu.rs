@@ -1,15 +1,18 @@
-//! The checks of an op on a GPU, real or in software: `DOCRE_TEST_DEVICE=softgpu` or `cuda` asks for them.
+//! The checks of an op in bf16: on a GPU, real or in software, if `DOCRE_TEST_DEVICE=softgpu` or `cuda` asks for it,
+//! else on the CPU.
 //!
 //! Activations and parameters are rounded to bf16 first. The reference is the op in f64 on the CPU; the plain
 //! low-precision program is the op in f32 on the CPU with its results rounded to bf16, or code of the test's own
-//! where eager bf16 would round inside the op too. The GPU's largest error of each tensor may be twice the plain
-//! program's. Parameter gradients start at 1 and are added to. Bits are equal under another order of warps, and in
-//! inference. Every comparison is written so that a NaN fails it.
+//! where eager bf16 would round inside the op too. The device's largest error of each tensor may be twice the plain
+//! program's. Parameter gradients start at 1 and are added to. Bits are equal under another order of warps (or on
+//! another number of threads), and in inference. Every comparison is written so that a NaN fails it.
 
 #[path = "../common/gpu.rs"]
 mod device;
 
 pub use device::{counted, gate, gate_but_stores, gpu, reorder};
+
+use device::cpu_in_bf16;
 
 use crate::support::*;
 use docre::device::Device;
@@ -28,13 +31,11 @@ pub fn wide(input: Input) -> Input {
 /// Against the f32 op with its results rounded.
 #[track_caller]
 pub fn on_gpu(inputs: &[Input], op: Op) {
-    let Some((device, _turn)) = gpu() else { return };
     let inputs = rounded(inputs);
     let twin = Device::cpu(1).unwrap();
     cpu(&twin).round();
     let dy = |n: usize| round(&output_gradient(n));
-    let plain = run_from(&twin, DType::F32, &inputs, op, 0.0, &dy);
-    check_on(&device, &inputs, op, plain);
+    check_in_bf16(&inputs, op, run_from(&twin, DType::F32, &inputs, op, 0.0, &dy));
 }
 
 /// Naive code with the roundings of eager bf16: (inputs, gradient of the output) -> value and gradients.
@@ -43,12 +44,10 @@ pub type PlainBf16<'a> = &'a dyn Fn(&[Vec<f64>], &[f64]) -> Outcome;
 /// Against `plain`.
 #[track_caller]
 pub fn on_gpu_against(inputs: &[Input], op: Op, plain: PlainBf16) {
-    let Some((device, _turn)) = gpu() else { return };
     let inputs = rounded(inputs);
     let n = value(&Device::cpu(1).unwrap(), DType::F64, &inputs, op).len();
     let values: Vec<Vec<f64>> = inputs.iter().map(|i| i.values.clone()).collect();
-    let plain = plain(&values, &round(&output_gradient(n)));
-    check_on(&device, &inputs, op, plain);
+    check_in_bf16(&inputs, op, plain(&values, &round(&output_gradient(n))));
 }
 
 /// A size that no kernel takes is refused by name.
@@ -65,7 +64,19 @@ fn rounded(inputs: &[Input]) -> Vec<Input> {
 }
 
 #[track_caller]
-fn check_on(device: &Device, inputs: &[Input], op: Op, plain: Outcome) {
+fn check_in_bf16(inputs: &[Input], op: Op, plain: Outcome) {
+    if let (Some(device), Some(other)) = (cpu_in_bf16(2), cpu_in_bf16(1)) {
+        [&device, &other].iter().for_each(|device| cpu(device).poison());
+        return check_on([&device, &other], inputs, op, plain);
+    }
+    if let Some((device, _turn)) = gpu() {
+        check_on([&device, &device], inputs, op, plain);
+    }
+}
+
+/// Runs twice.
+#[track_caller]
+fn check_on([device, other]: [&Device; 2], inputs: &[Input], op: Op, plain: Outcome) {
     let dy = |n: usize| round(&output_gradient(n));
     let exact = run_from(&Device::cpu(2).unwrap(), DType::F64, inputs, op, 0.0, &dy);
     reorder(0);
@@ -75,10 +86,10 @@ fn check_on(device: &Device, inputs: &[Input], op: Op, plain: Outcome) {
         within(&format!("d{}", input.name), &first.grads[i], &plain.grads[i], &exact.grads[i]);
     }
     reorder(1);
-    let again = run_from(device, DType::BF16, inputs, op, 1.0, &dy);
-    assert_same_bits("value under another order of warps", &again.value, &first.value);
+    let again = run_from(other, DType::BF16, inputs, op, 1.0, &dy);
+    assert_same_bits("value under another order", &again.value, &first.value);
     for ((input, a), b) in inputs.iter().zip(&again.grads).zip(&first.grads) {
-        assert_same_bits(&format!("d{} under another order of warps", input.name), a, b);
+        assert_same_bits(&format!("d{} under another order", input.name), a, b);
     }
     assert_same_bits("value in inference", &value(device, DType::BF16, inputs, op), &first.value);
 }

@@ -322,6 +322,7 @@ impl Core<'_> {
                 // SAFETY: inside of live allocations and aligned, both just checked.
                 lanes(mask)
                     .for_each(|lane| old[lane] = unsafe { update_global(addresses[lane], bytes, |old| f(lane, old)) });
+                self.did_atomic();
             }
             Where::Shared => {
                 self.shared_inside(mask, addresses, bytes)?;

@@ -54,19 +54,24 @@ impl Order {
         times.acquired.store(times.heard.load(Relaxed), Relaxed);
     }
 
-    fn atomic(&self, block: usize) {
+    /// To be called before an atomic is done: whoever does a later one then has a later time, on any core.
+    fn release(&self, block: usize) {
         let Some(times) = self.blocks.get(block) else { return };
-        let now = self.clock.fetch_add(1, Relaxed);
         if times.fenced.load(Relaxed) {
-            times.released.store(now, Relaxed);
+            times.released.store(self.clock.fetch_add(1, SeqCst), SeqCst);
         }
-        times.heard.store(now, Relaxed);
+    }
+
+    /// To be called after an atomic was done: whoever did an earlier one then has an earlier time.
+    fn hear(&self, block: usize) {
+        let Some(times) = self.blocks.get(block) else { return };
+        times.heard.store(self.clock.fetch_add(1, SeqCst), Relaxed);
     }
 
     /// Whether what `writer` wrote is visible to `reader`.
     fn ordered(&self, writer: usize, reader: usize) -> bool {
         let (Some(writer), Some(reader)) = (self.blocks.get(writer), self.blocks.get(reader)) else { return false };
-        let released = writer.released.load(Relaxed);
+        let released = writer.released.load(SeqCst);
         released != 0 && released < reader.acquired.load(Relaxed)
     }
 }
@@ -97,7 +102,7 @@ impl Core<'_> {
                 Ok(())
             }
             Access::Atomic => {
-                self.job.order.atomic(self.number as usize);
+                self.job.order.release(self.number as usize);
                 lanes(mask).try_for_each(|lane| self.note_atomic(lane, addresses[lane], bytes))
             }
         }
@@ -169,6 +174,11 @@ impl Core<'_> {
             }
         }
         !(odd || self.job.cores > 1 && others(readers))
+    }
+
+    /// An atomic in global memory was done.
+    pub fn did_atomic(&mut self) {
+        self.job.order.hear(self.number as usize);
     }
 
     /// A fence: what the block wrote is released by its next atomic.

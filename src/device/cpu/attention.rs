@@ -5,11 +5,11 @@
 //! L x L, and recomputes them in the backward pass from the log-sum-exp that the forward pass saved
 //! (Dao et al., FlashAttention, arXiv 2205.14135).
 
-use super::gemm::{Left, Mat, Packed, multiply};
+use super::gemm::{Factor, Left, Mat, Packed, multiply};
 use super::scratch::Scratch;
 use super::simd::vectorize;
 use super::vector::{dot, max, sum};
-use crate::dtype::Real;
+use crate::dtype::{Element, Real, narrow};
 use crate::rng::Dropout;
 use rayon::prelude::*;
 
@@ -57,24 +57,24 @@ impl Heads {
 }
 
 /// One head of one sequence: where its q, k and v are.
-struct Task<'a, T> {
-    qkv: Mat<'a, T>,
+struct Task<'a, S> {
+    qkv: Mat<'a, S>,
     seq: Sequence,
     heads: Heads,
     head: usize,
     drop: Dropout,
 }
 
-impl<'a, T: Real> Task<'a, T> {
+impl<'a, S: Factor> Task<'a, S> {
     /// q (0), k (1) or v (2) as a `[len, dim]` matrix.
-    fn part(&self, part: usize) -> Mat<'a, T> {
+    fn part(&self, part: usize) -> Mat<'a, S> {
         let column = part * self.heads.width() + self.head * self.heads.dim;
         self.seq.rows(self.qkv, column)
     }
     fn row(&self, i: usize) -> usize {
         self.seq.base + i * self.seq.stride
     }
-    fn drop_row(&self, i: usize, values: &mut [T]) {
+    fn drop_row(&self, i: usize, values: &mut [S::Wide]) {
         if !self.drop.is_off() {
             let first = self.heads.element(self.row(i), self.head);
             vectorize(
@@ -84,8 +84,8 @@ impl<'a, T: Real> Task<'a, T> {
         }
     }
     /// Scores to probabilities, in place; the row's log-sum-exp.
-    fn softmax(&self, scores: &mut [T]) -> T {
-        let (scale, bias) = (self.heads.scale(), T::of(self.seq.last_key_bias));
+    fn softmax(&self, scores: &mut [S::Wide]) -> S::Wide {
+        let (scale, bias) = (self.heads.scale::<S::Wide>(), S::Wide::of(self.seq.last_key_bias));
         vectorize(
             #[inline(always)]
             || {
@@ -96,15 +96,15 @@ impl<'a, T: Real> Task<'a, T> {
                 let top = max(scores);
                 scores.iter_mut().for_each(|s| *s = (*s - top).exp());
                 let total = sum(scores, |s| s);
-                let inverse = T::ONE / total;
+                let inverse = S::Wide::ONE / total;
                 scores.iter_mut().for_each(|s| *s *= inverse);
                 top + total.ln()
             },
         )
     }
     /// Scores to probabilities from a known log-sum-exp, in place.
-    fn probabilities(&self, scores: &mut [T], lse: T) {
-        let (scale, bias) = (self.heads.scale::<T>(), T::of(self.seq.last_key_bias));
+    fn probabilities(&self, scores: &mut [S::Wide], lse: S::Wide) {
+        let (scale, bias) = (self.heads.scale::<S::Wide>(), S::Wide::of(self.seq.last_key_bias));
         vectorize(
             #[inline(always)]
             || {
@@ -117,64 +117,96 @@ impl<'a, T: Real> Task<'a, T> {
     }
 
     /// Output `[len, dim]` and log-sum-exp `[len]`.
-    fn forward(&self) -> (Vec<T>, Vec<T>) {
+    fn forward(&self) -> (Vec<S::Wide>, Vec<S::Wide>) {
         let (len, dim) = (self.seq.len, self.heads.dim);
-        let (mut out, mut lse) = (vec![T::ZERO; len * dim], vec![T::ZERO; len]);
-        let keys = Packed::right(&self.part(1), 0, len, 0, dim);
-        let values = Packed::right(&self.part(2).t(), 0, dim, 0, len);
+        let (mut out, mut lse) = (vec![S::Wide::ZERO; len * dim], vec![S::Wide::ZERO; len]);
+        let keys = Packed::right(&self.part(1), 0, len, 0..dim);
+        let values = Packed::right(&self.part(2).t(), 0, dim, 0..len);
         let mut scores = Scratch::new(BLOCK.min(len) * len);
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
             let scores = &mut scores[..rows * len];
-            multiply(&Left::new(&self.part(0), from, rows, 0, dim), &keys, scores, len, true);
+            multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, scores, len, true);
             for (i, row) in scores.chunks_exact_mut(len).enumerate() {
                 lse[from + i] = self.softmax(row);
                 self.drop_row(from + i, row);
             }
-            let probabilities = Mat::rows(scores, len);
-            multiply(&Left::new(&probabilities, 0, rows, 0, len), &values, &mut out[from * dim..], dim, true);
+            let probabilities = Rounded::<S>::new(scores);
+            let left = Mat::rows(&probabilities, len);
+            multiply(&Left::new(&left, 0, rows, 0..len), &values, &mut out[from * dim..], dim, true);
         }
         (out, lse)
     }
 
     /// dq, dk, dv side by side: `[len, 3 dim]`. `dout` is the `[len, dim]` gradient of this head's output.
-    fn backward(&self, dout: Mat<'_, T>, lse: impl Fn(usize) -> T) -> Vec<T> {
+    fn backward(&self, dout: Mat<'_, S>, lse: impl Fn(usize) -> S::Wide) -> Vec<S::Wide> {
         let (len, dim) = (self.seq.len, self.heads.dim);
-        let (width, scale) = (3 * dim, self.heads.scale::<T>());
-        let mut stage = vec![T::ZERO; len * width];
-        let keys = Packed::right(&self.part(1), 0, len, 0, dim);
-        let keys_down = Packed::right(&self.part(1).t(), 0, dim, 0, len);
-        let values = Packed::right(&self.part(2), 0, len, 0, dim);
+        let (width, scale) = (3 * dim, self.heads.scale::<S::Wide>());
+        let mut stage = vec![S::Wide::ZERO; len * width];
+        let keys = Packed::right(&self.part(1), 0, len, 0..dim);
+        let keys_down = Packed::right(&self.part(1).t(), 0, dim, 0..len);
+        let values = Packed::right(&self.part(2), 0, len, 0..dim);
         let size = BLOCK.min(len) * len;
         let mut mask = Scratch::new(len);
         let (mut probs, mut dprobs) = (Scratch::new(size), Scratch::new(size));
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
             let (p, dp) = (&mut probs[..rows * len], &mut dprobs[..rows * len]);
-            multiply(&Left::new(&self.part(0), from, rows, 0, dim), &keys, p, len, true);
-            multiply(&Left::new(&dout, from, rows, 0, dim), &values, dp, len, true);
+            multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, p, len, true);
+            multiply(&Left::new(&dout, from, rows, 0..dim), &values, dp, len, true);
             for (i, (p, dp)) in p.chunks_exact_mut(len).zip(dp.chunks_exact_mut(len)).enumerate() {
                 self.probabilities(p, lse(from + i));
-                mask.fill(T::ONE);
+                mask.fill(S::Wide::ONE);
                 self.drop_row(from + i, &mut mask);
                 vectorize(
                     #[inline(always)]
                     || {
                         dp.iter_mut().zip(mask.iter()).for_each(|(d, m)| *d *= *m);
-                        let mean = dot(p, dp);
+                        let mean = dot::<S::Wide>(p, dp);
                         dp.iter_mut().zip(&*p).for_each(|(d, p)| *d = *p * (*d - mean) * scale);
                         p.iter_mut().zip(mask.iter()).for_each(|(p, m)| *p *= *m);
                     },
                 );
             }
-            let (p, dp) = (Mat::rows(p, len), Mat::rows(dp, len));
-            multiply(&Left::new(&dp, 0, rows, 0, len), &keys_down, &mut stage[from * width..], width, true);
-            let queries = Packed::right(&self.part(0).from(from, 0).t(), 0, dim, 0, rows);
-            multiply(&Left::new(&dp.t(), 0, len, 0, rows), &queries, &mut stage[dim..], width, false);
-            let douts = Packed::right(&dout.from(from, 0).t(), 0, dim, 0, rows);
-            multiply(&Left::new(&p.t(), 0, len, 0, rows), &douts, &mut stage[2 * dim..], width, false);
+            let (p, dp) = (Rounded::<S>::new(p), Rounded::<S>::new(dp));
+            let (p, dp) = (Mat::rows(&p, len), Mat::rows(&dp, len));
+            multiply(&Left::new(&dp, 0, rows, 0..len), &keys_down, &mut stage[from * width..], width, true);
+            let queries = Packed::right(&self.part(0).from(from, 0).t(), 0, dim, 0..rows);
+            multiply(&Left::new(&dp.t(), 0, len, 0..rows), &queries, &mut stage[dim..], width, false);
+            let douts = Packed::right(&dout.from(from, 0).t(), 0, dim, 0..rows);
+            multiply(&Left::new(&p.t(), 0, len, 0..rows), &douts, &mut stage[2 * dim..], width, false);
         }
         stage
+    }
+}
+
+/// Values as products take them: as they are, or rounded.
+enum Rounded<'a, S> {
+    Same(&'a [S]),
+    Own(Scratch<S>),
+}
+
+impl<'a, S: Factor> Rounded<'a, S> {
+    fn new(values: &'a [S::Wide]) -> Self {
+        if S::DTYPE == S::Wide::DTYPE {
+            return Rounded::Same(bytemuck::cast_slice(values));
+        }
+        let mut own = Scratch::new(values.len());
+        vectorize(
+            #[inline(always)]
+            || narrow(values, &mut own),
+        );
+        Rounded::Own(own)
+    }
+}
+
+impl<S: Factor> std::ops::Deref for Rounded<'_, S> {
+    type Target = [S];
+    fn deref(&self) -> &[S] {
+        match self {
+            Rounded::Same(values) => values,
+            Rounded::Own(values) => values,
+        }
     }
 }
 
@@ -187,24 +219,24 @@ fn places(sequences: &[Sequence], rows: usize) -> Vec<(u32, u32)> {
     places
 }
 
-fn tasks<'a, T: Real>(
-    qkv: Mat<'a, T>,
+fn tasks<'a, S: Factor>(
+    qkv: Mat<'a, S>,
     sequences: &'a [Sequence],
     heads: Heads,
     drop: Dropout,
-) -> impl IndexedParallelIterator<Item = Task<'a, T>> {
+) -> impl IndexedParallelIterator<Item = Task<'a, S>> {
     let task = move |t: usize| Task { qkv, seq: sequences[t / heads.count], heads, head: t % heads.count, drop };
     (0..sequences.len() * heads.count).into_par_iter().map(task)
 }
 
 /// `out [rows, heads dim]` and `lse [rows, heads]`; every row belongs to exactly one sequence.
-pub fn forward<T: Real>(
-    qkv: Mat<'_, T>,
+pub fn forward<S: Factor>(
+    qkv: Mat<'_, S>,
     sequences: &[Sequence],
     heads: Heads,
     drop: Dropout,
-    out: &mut [T],
-    lse: &mut [T],
+    out: &mut [S],
+    lse: &mut [S::Wide],
 ) {
     let (dim, width) = (heads.dim, heads.width());
     let done: Vec<_> = tasks(qkv, sequences, heads, drop).map(|task| task.forward()).collect();
@@ -213,7 +245,7 @@ pub fn forward<T: Real>(
     rows.for_each(|((out, lse), &(s, i))| {
         for h in 0..heads.count {
             let (o, l) = &done[s as usize * heads.count + h];
-            out[h * dim..(h + 1) * dim].copy_from_slice(&o[i as usize * dim..][..dim]);
+            narrow(&o[i as usize * dim..][..dim], &mut out[h * dim..(h + 1) * dim]);
             lse[h] = l[i as usize];
         }
     });
@@ -222,18 +254,18 @@ pub fn forward<T: Real>(
 /// `3 heads dim` columns, from `column` on, of each row of `dqkv`, which is as wide as `qkv`'s; from
 /// `dout [rows, heads dim]`.
 #[allow(clippy::too_many_arguments)] // the op's tensors, by name
-pub fn backward<T: Real>(
-    qkv: Mat<'_, T>,
-    lse: &[T],
-    dout: &[T],
+pub fn backward<S: Factor>(
+    qkv: Mat<'_, S>,
+    lse: &[S::Wide],
+    dout: &[S],
     sequences: &[Sequence],
     heads: Heads,
     drop: Dropout,
-    dqkv: &mut [T],
+    dqkv: &mut [S],
     column: usize,
 ) {
     let (dim, width) = (heads.dim, heads.width());
-    let run = |task: Task<'_, T>| {
+    let run = |task: Task<'_, S>| {
         let dout = task.seq.rows(Mat::rows(dout, width), task.head * dim);
         task.backward(dout, |i| lse[task.row(i) * heads.count + task.head])
     };
@@ -244,7 +276,7 @@ pub fn backward<T: Real>(
         for h in 0..heads.count {
             let stage = &done[s as usize * heads.count + h][i as usize * 3 * dim..][..3 * dim];
             for part in 0..3 {
-                row[part * width + h * dim..][..dim].copy_from_slice(&stage[part * dim..][..dim]);
+                narrow(&stage[part * dim..][..dim], &mut row[part * width + h * dim..][..dim]);
             }
         }
     });

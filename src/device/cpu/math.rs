@@ -1,6 +1,9 @@
 //! exp, tanh and erf for f32 without branches, so that loops over them become vector code.
 //! Relative errors against f64 are measured in `tests/math.rs`.
 
+use crate::dtype::Real;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
 /// exp(x): relative error <= 1e-7 for |x| <= 87; 0 below -87.3, infinity above 88.72.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
@@ -98,4 +101,23 @@ fn erfc_fraction(a: f64) -> f64 {
     }
     let tail = (1..=120).rev().fold(a, |f, k| a + 0.5 * k as f64 / f);
     (-a * a).exp() / (std::f64::consts::PI.sqrt() * tail)
+}
+
+/// x/2 (1 + erf(x / sqrt 2)).
+#[inline(always)]
+pub fn gelu<T: Real>(x: T) -> T {
+    x * normal(x)
+}
+
+/// The derivative of [`gelu`].
+#[inline(always)]
+pub fn gelu_slope<T: Real>(x: T) -> T {
+    let density = T::of(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (T::of(-0.5) * x * x).exp();
+    normal(x) + x * density
+}
+
+/// The standard normal distribution function.
+#[inline(always)]
+fn normal<T: Real>(x: T) -> T {
+    T::of(0.5) * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf())
 }

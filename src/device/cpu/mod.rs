@@ -10,6 +10,7 @@ pub mod vector;
 
 use crate::device::ledger::Ledger;
 use crate::device::profile::Profile;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub struct Cpu {
     threads: rayon::ThreadPool,
+    /// Of activations and of weights in products, for a model in f32: F32 or BF16.
+    pub precision: DType,
     pub ledger: Arc<Ledger>,
     pub profile: Profile,
     pub(crate) pool: Arc<pool::Pool>,
@@ -26,13 +29,14 @@ pub struct Cpu {
 
 impl Cpu {
     /// `threads` of 0: one a core that this process may use.
-    pub fn new(threads: usize) -> Result<Self> {
+    pub fn new(threads: usize, precision: DType) -> Result<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|e| Error::device("E-THREADS", format!("cannot start threads: {e}")))?;
         let (poison, round) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Cpu { threads, ledger: Arc::default(), profile: Profile::default(), pool: Arc::default(), poison, round })
+        let (ledger, profile, pool) = (Arc::default(), Profile::default(), Arc::default());
+        Ok(Cpu { threads, precision, ledger, profile, pool, poison, round })
     }
     /// Runs `f` on the device's threads.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {

@@ -1,12 +1,12 @@
 //! Working memory of one task, kept by its thread for the next one: no zeroing, no page faults.
 
-use crate::dtype::Real;
+use bytemuck::Pod;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 thread_local! {
-    /// Buffers that nobody holds. f64 so that every `Real` fits its alignment.
+    /// Buffers that nobody holds. f64 so that every number fits its alignment.
     static FREE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -22,9 +22,9 @@ pub struct Scratch<T> {
     element: PhantomData<T>,
 }
 
-impl<T: Real> Scratch<T> {
+impl<T: Pod> Scratch<T> {
     pub fn new(len: usize) -> Self {
-        let words = (len * T::DTYPE.size()).div_ceil(8);
+        let words = (len * size_of::<T>()).div_ceil(8);
         let mut buffer = FREE.with_borrow_mut(|free| match free.iter().position(|b| b.len() >= words) {
             Some(fits) => free.swap_remove(fits),
             None => free.pop().unwrap_or_default(),
@@ -37,7 +37,7 @@ impl<T: Real> Scratch<T> {
     /// Zeros.
     pub fn zeros(len: usize) -> Self {
         let mut scratch = Self::new(len);
-        scratch.fill(T::ZERO);
+        scratch.fill(T::zeroed());
         scratch
     }
 }
@@ -57,14 +57,14 @@ impl<T> Drop for Scratch<T> {
     }
 }
 
-impl<T: Real> Deref for Scratch<T> {
+impl<T: Pod> Deref for Scratch<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         &bytemuck::cast_slice(&self.buffer)[..self.len]
     }
 }
 
-impl<T: Real> DerefMut for Scratch<T> {
+impl<T: Pod> DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.buffer)[..self.len]
     }

@@ -2,8 +2,11 @@
 
 use std::sync::OnceLock;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    /// x86-64 with AVX-512 F, BW, DQ, VL and BF16.
+    Avx512Bf16,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -16,12 +19,13 @@ pub enum Level {
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
-        let best = detect();
-        match std::env::var("DOCRE_SIMD").as_deref() {
+        let most = match std::env::var("DOCRE_SIMD").as_deref() {
             Ok("portable") => Level::Portable,
-            Ok("avx2") if best != Level::Portable => Level::Avx2,
-            _ => best,
-        }
+            Ok("avx2") => Level::Avx2,
+            Ok("avx512") => Level::Avx512,
+            _ => Level::Avx512Bf16,
+        };
+        most.max(detect())
     })
 }
 
@@ -32,9 +36,10 @@ fn detect() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    match (avx2 && avx512, avx2) {
-        (true, _) => Level::Avx512,
-        (_, true) => Level::Avx2,
+    match (avx2, avx512, is_x86_feature_detected!("avx512bf16")) {
+        (true, true, true) => Level::Avx512Bf16,
+        (true, true, false) => Level::Avx512,
+        (true, false, _) => Level::Avx2,
         _ => Level::Portable,
     }
 }
@@ -57,7 +62,7 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     match level() {
         // SAFETY: `level` returned this variant only after the CPU reported these features.
-        Level::Avx512 => return unsafe { run_avx512(kernel) },
+        Level::Avx512Bf16 | Level::Avx512 => return unsafe { run_avx512(kernel) },
         // SAFETY: as above.
         Level::Avx2 => return unsafe { run_avx2(kernel) },
         Level::Portable => {}

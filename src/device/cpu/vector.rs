@@ -4,7 +4,8 @@
 //! row's bits do not depend on the rows beside it.
 
 use super::simd::vectorize;
-use crate::dtype::Real;
+use crate::dtype::{Element, Real};
+use crate::tensor::Tensor;
 use rayon::prelude::*;
 
 /// Rows whose column sums make one partial. Part of the definition of the result's bits.
@@ -26,23 +27,23 @@ pub fn chunk(rows: usize, dim: usize) -> usize {
 
 /// `sum of f(x)` in 32 lanes (element i goes to lane i mod 32), lanes added pairwise.
 #[inline(always)]
-pub fn sum<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
+pub fn sum<S: Element>(x: &[S], f: impl Fn(S::Wide) -> S::Wide) -> S::Wide {
     sum2(x, x, |x, _| f(x))
 }
 
 /// `sum of f(x, y)`, in the order of [`sum`].
 #[inline(always)]
-pub fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
+pub fn sum2<S: Element>(x: &[S], y: &[S], f: impl Fn(S::Wide, S::Wide) -> S::Wide) -> S::Wide {
     let (xs, x_rest) = x.as_chunks::<LANES>();
     let (ys, y_rest) = y.as_chunks::<LANES>();
-    let mut lanes = [T::ZERO; LANES];
+    let mut lanes = [S::Wide::ZERO; LANES];
     for (x, y) in xs.iter().zip(ys) {
         for i in 0..LANES {
-            lanes[i] += f(x[i], y[i]);
+            lanes[i] += f(x[i].wide(), y[i].wide());
         }
     }
     for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
-        *lane += f(x, y);
+        *lane += f(x.wide(), y.wide());
     }
     let mut half = LANES / 2;
     while half > 0 {
@@ -57,7 +58,7 @@ pub fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
 
 /// Sum of `x[i] y[i]`, in the order of [`sum`].
 #[inline(always)]
-pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+pub fn dot<S: Element>(x: &[S], y: &[S]) -> S::Wide {
     sum2(x, y, |x, y| x * y)
 }
 
@@ -84,22 +85,51 @@ pub fn max<T: Real>(x: &[T]) -> T {
 
 /// `into += x`, elementwise.
 #[inline(always)]
-pub fn add_to<T: Real>(into: &mut [T], x: &[T]) {
-    into.iter_mut().zip(x).for_each(|(a, &b)| *a += b);
+pub fn add_to<S: Element>(into: &mut [S::Wide], x: &[S]) {
+    into.iter_mut().zip(x).for_each(
+        #[inline(always)]
+        |(a, &b)| *a += b.wide(),
+    );
+}
+
+/// `into[i] = f(x[i])`, rounded.
+#[inline(always)]
+pub fn map<S: Element>(x: &[S], into: &mut [S], f: impl Fn(S::Wide) -> S::Wide) {
+    into.iter_mut().zip(x).for_each(
+        #[inline(always)]
+        |(y, x)| *y = S::narrow(f(x.wide())),
+    );
+}
+
+/// `into[i] = f(x[i], y[i])`, rounded.
+#[inline(always)]
+pub fn map2<S: Element>(x: &[S], y: &[S], into: &mut [S], f: impl Fn(S::Wide, S::Wide) -> S::Wide) {
+    into.iter_mut().zip(x.iter().zip(y)).for_each(
+        #[inline(always)]
+        |(z, (x, y))| *z = S::narrow(f(x.wide(), y.wide())),
+    );
+}
+
+/// Consecutive parts of an output that may not be wanted: then `count` empty ones.
+pub fn parts<S: Element>(tensor: Option<&mut Tensor>, size: usize, count: usize) -> Vec<&mut [S]> {
+    match tensor {
+        Some(t) => t.slice_mut::<S>().chunks_mut(size).collect(),
+        None => (0..count).map(|_| <&mut [S]>::default()).collect(),
+    }
 }
 
 /// `y += alpha x`.
 #[inline(always)]
-pub fn axpy<T: Real>(alpha: T, x: &[T], y: &mut [T]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * *x);
+pub fn axpy<S: Element>(alpha: S::Wide, x: &[S], y: &mut [S::Wide]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * x.wide());
 }
 
 /// `sums[j] += sum over rows of data[row][j]`, rows in order: partials of [`PARTIAL`] rows, added in order.
-pub fn add_column_sums<T: Real>(data: &[T], width: usize, sums: &mut [T]) {
-    let partials: Vec<Vec<T>> = data
+pub fn add_column_sums<S: Element>(data: &[S], width: usize, sums: &mut [S::Wide]) {
+    let partials: Vec<Vec<S::Wide>> = data
         .par_chunks(chunk(PARTIAL, width))
         .map(|block| {
-            let mut sum = vec![T::ZERO; width];
+            let mut sum = vec![S::Wide::ZERO; width];
             vectorize(
                 #[inline(always)]
                 || block.chunks_exact(width).for_each(|row| add_to(&mut sum, row)),
@@ -107,7 +137,17 @@ pub fn add_column_sums<T: Real>(data: &[T], width: usize, sums: &mut [T]) {
             sum
         })
         .collect();
-    partials.iter().for_each(|partial| add_to(sums, partial));
+    partials.iter().for_each(|partial| add_to::<S::Wide>(sums, partial));
+}
+
+/// Rows of `data`, `width` long, by columns: for every `slab` columns their part of each row.
+pub fn columns_mut<T>(data: &mut [T], width: usize, slab: usize) -> Vec<Vec<&mut [T]>> {
+    let rows = data.len() / width.max(1);
+    let mut slabs: Vec<_> = (0..width.div_ceil(slab)).map(|_| Vec::with_capacity(rows)).collect();
+    for row in data.chunks_exact_mut(width.max(1)) {
+        slabs.iter_mut().zip(row.chunks_mut(slab)).for_each(|(slab, part)| slab.push(part));
+    }
+    slabs
 }
 
 /// Splits `data` into consecutive mutable parts of the given lengths.

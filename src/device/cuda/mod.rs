@@ -12,6 +12,7 @@ pub use launch::{Accumulator, Launch};
 
 use crate::device::ledger::{Ledger, Tag};
 use crate::device::profile::Profile;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use context::{Context, failed};
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -105,7 +106,7 @@ impl Cuda {
         let context = Arc::new(Context::new(ordinal as i32)?);
         let functions = load(gpu.shared_bytes as u32)?;
         let staging = Mutex::new(Staging::new(&context)?);
-        let host = Arc::new(crate::device::cpu::Cpu::new(1)?);
+        let host = Arc::new(crate::device::cpu::Cpu::new(1, DType::F32)?);
         let (ledger, profile, layouts) = (Arc::default(), Profile::default(), Mutex::default());
         Ok(Cuda { gpu, context, functions, ledger, profile, staging, layouts, host })
     }

@@ -1,66 +1,67 @@
 use super::EPSILON;
 use crate::device::cpu::attention::Heads;
+use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{axpy, dot, split_mut, sum};
-use crate::dtype::Real;
+use crate::dtype::{Element, Real, narrow};
 use crate::layout::{Documents, Window};
 use crate::rng::Dropout;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
 /// The last layer's queries, keys and softmax statistics.
-struct Layer<'a, T> {
-    qkv: &'a [T],
-    lse: &'a [T],
+struct Layer<'a, S: Element> {
+    qkv: &'a [S],
+    lse: &'a [S::Wide],
     heads: Heads,
     drop: Dropout,
 }
 
-impl<'a, T: Real> Layer<'a, T> {
+impl<'a, S: Element> Layer<'a, S> {
     fn new(qkv: &'a Tensor, lse: &'a Tensor, heads: usize, drop: Dropout) -> Self {
         let heads = Heads { count: heads, dim: qkv.dim() / 3 / heads };
         Layer { qkv: qkv.slice(), lse: lse.slice(), heads, drop }
     }
-    fn query(&self, row: usize, head: usize) -> &'a [T] {
+    fn query(&self, row: usize, head: usize) -> &'a [S] {
         &self.qkv[3 * row * self.heads.width() + head * self.heads.dim..][..self.heads.dim]
     }
-    fn key(&self, row: usize, head: usize) -> &'a [T] {
+    fn key(&self, row: usize, head: usize) -> &'a [S] {
         &self.qkv[(3 * row + 1) * self.heads.width() + head * self.heads.dim..][..self.heads.dim]
     }
     /// Probabilities before dropout from packed row `row` to every row of its window.
     #[inline(always)]
-    fn probabilities(&self, row: usize, head: usize, window: &Window) -> Vec<T> {
-        let (q, scale) = (self.query(row, head), self.heads.scale::<T>());
+    fn probabilities(&self, row: usize, head: usize, window: &Window) -> Vec<S::Wide> {
+        let (q, scale) = (self.query(row, head), self.heads.scale::<S::Wide>());
         let lse = self.lse[row * self.heads.count + head];
-        let mut p: Vec<T> = window.rows.clone().map(|j| dot(q, self.key(j, head)) * scale - lse).collect();
+        let mut p: Vec<S::Wide> = window.rows.clone().map(|j| dot(q, self.key(j, head)) * scale - lse).collect();
         p.iter_mut().for_each(|p| *p = p.exp());
         p
     }
     #[inline(always)]
-    fn drop_row(&self, row: usize, head: usize, values: &mut [T]) {
+    fn drop_row(&self, row: usize, head: usize, values: &mut [S::Wide]) {
         self.drop.apply(self.heads.element(row, head), values);
     }
     /// The row of the mention at document position `token`: kept columns of all windows that keep it,
     /// summed. Renormalised if the document has several windows; the factor comes second.
     #[inline(always)]
-    fn mention_row(&self, token: usize, head: usize, windows: &[Window], out: &mut [T]) -> T {
-        out.fill(T::ZERO);
+    fn mention_row(&self, token: usize, head: usize, windows: &[Window], out: &mut [S::Wide]) -> S::Wide {
+        out.fill(S::Wide::ZERO);
         for window in windows {
             let Some(row) = window.row(token) else { continue };
             let mut p = self.probabilities(row, head, window);
             self.drop_row(row, head, &mut p);
-            axpy(T::ONE, &p[window.local()], &mut out[window.keep.clone()]);
+            axpy(S::Wide::ONE, &p[window.local()], &mut out[window.keep.clone()]);
         }
         if windows.len() < 2 {
-            return T::ONE;
+            return S::Wide::ONE;
         }
-        let factor = T::ONE / (sum(out, |x| x) + T::of(EPSILON));
+        let factor = S::Wide::ONE / (sum(out, |x| x) + S::Wide::of(EPSILON));
         out.iter_mut().for_each(|x| *x *= factor);
         factor
     }
 }
 
-pub fn forward<T: Real>(
+pub fn forward<S: Element>(
     qkv: &Tensor,
     lse: &Tensor,
     documents: &Documents,
@@ -68,17 +69,17 @@ pub fn forward<T: Real>(
     drop: Dropout,
     a: &mut Tensor,
 ) {
-    let layer = Layer::<T>::new(qkv, lse, heads, drop);
+    let layer = Layer::<S>::new(qkv, lse, heads, drop);
     let of_entity: Vec<usize> =
         documents.entities.iter().enumerate().flat_map(|(d, range)| range.map(move |_| d)).collect();
     let size = |&d: &usize| heads * documents.tokens.length(d);
-    let blocks = split_mut(a.slice_mut::<T>(), of_entity.iter().map(size));
+    let blocks = split_mut(a.slice_mut::<S::Wide>(), of_entity.iter().map(size));
     blocks.into_par_iter().enumerate().for_each(|(e, block)| {
         let (windows, tokens) = (documents.windows_of(of_entity[e]), documents.tokens.length(of_entity[e]));
         let mentions = documents.mentions_of(e);
-        let share = T::of(1.0 / mentions.len().max(1) as f64);
-        block.fill(T::ZERO);
-        let mut row = vec![T::ZERO; tokens];
+        let share = S::Wide::of(1.0 / mentions.len().max(1) as f64);
+        block.fill(S::Wide::ZERO);
+        let mut row = vec![S::Wide::ZERO; tokens];
         for (head, out) in block.chunks_exact_mut(tokens.max(1)).enumerate() {
             for &token in mentions {
                 vectorize(
@@ -93,7 +94,7 @@ pub fn forward<T: Real>(
     });
 }
 
-pub fn backward<T: Real>(
+pub fn backward<S: Element>(
     qkv: &Tensor,
     lse: &Tensor,
     da: &Tensor,
@@ -102,25 +103,28 @@ pub fn backward<T: Real>(
     drop: Dropout,
     dqkv: &mut Tensor,
 ) {
-    let layer = Layer::<T>::new(qkv, lse, heads, drop);
+    let layer = Layer::<S>::new(qkv, lse, heads, drop);
     let width = qkv.dim();
     let blocks = documents.attention(heads);
-    let da = da.slice::<T>();
-    let dqkv = dqkv.slice_mut::<T>();
-    dqkv.fill(T::ZERO);
-    let parts = split_mut(dqkv, (0..documents.len()).map(|d| documents.rows_of(d).len() * width));
-    parts.into_par_iter().enumerate().for_each(|(d, dqkv)| {
+    let da = da.slice::<S::Wide>();
+    let sizes = (0..documents.len()).map(|d| documents.rows_of(d).len() * width);
+    let dqkv = dqkv.slice_mut::<S>();
+    dqkv.fill(S::default()); // rows of no document
+    let parts = split_mut(dqkv, sizes);
+    parts.into_par_iter().enumerate().for_each(|(d, rounded)| {
+        let dqkv = &mut Scratch::zeros(rounded.len());
         let document = Document {
             layer: &layer,
             windows: documents.windows_of(d),
             first_row: documents.rows_of(d).start,
             tokens: documents.tokens.length(d),
         };
+        // The gradient of v is 0.
         for (e, da) in documents.entities.range(d).zip(da[blocks.range(d)].chunks(heads * document.tokens.max(1))) {
             let mentions = documents.mentions_of(e);
             for (head, da) in da.chunks_exact(document.tokens.max(1)).enumerate() {
                 for &token in mentions {
-                    let share = T::of(1.0 / mentions.len() as f64);
+                    let share = S::Wide::of(1.0 / mentions.len() as f64);
                     vectorize(
                         #[inline(always)]
                         || document.mention_backward(token, head, share, da, dqkv),
@@ -128,29 +132,33 @@ pub fn backward<T: Real>(
                 }
             }
         }
+        vectorize(
+            #[inline(always)]
+            || narrow(dqkv, rounded),
+        );
     });
 }
 
 /// One document in the backward pass; its rows of dqkv have one owner.
-struct Document<'a, T> {
-    layer: &'a Layer<'a, T>,
+struct Document<'a, S: Element> {
+    layer: &'a Layer<'a, S>,
     windows: &'a [Window],
     first_row: usize,
     tokens: usize,
 }
 
-impl<T: Real> Document<'_, T> {
+impl<S: Element> Document<'_, S> {
     /// Adds to dq of the mention's rows and dk of their windows, given `share * da` for the mention's row.
     #[inline(always)]
-    fn mention_backward(&self, token: usize, head: usize, share: T, da: &[T], dqkv: &mut [T]) {
-        let mut row = vec![T::ZERO; self.tokens];
+    fn mention_backward(&self, token: usize, head: usize, share: S::Wide, da: &[S::Wide], dqkv: &mut [S::Wide]) {
+        let mut row = vec![S::Wide::ZERO; self.tokens];
         let factor = self.layer.mention_row(token, head, self.windows, &mut row);
         // row = x / (sum x + eps): dx = (da - da . row) / (sum x + eps).
-        let mean = if self.windows.len() < 2 { T::ZERO } else { dot(da, &row) };
+        let mean = if self.windows.len() < 2 { S::Wide::ZERO } else { dot(da, &row) };
         for window in self.windows {
             let Some(at) = window.row(token) else { continue };
             let p = self.layer.probabilities(at, head, window);
-            let mut dp = vec![T::ZERO; p.len()];
+            let mut dp = vec![S::Wide::ZERO; p.len()];
             for (dp, da) in dp[window.local()].iter_mut().zip(&da[window.keep.clone()]) {
                 *dp = share * factor * (*da - mean);
             }
@@ -159,9 +167,17 @@ impl<T: Real> Document<'_, T> {
         }
     }
     #[inline(always)]
-    fn softmax_backward(&self, at: usize, head: usize, window: &Window, p: &[T], dp: &[T], dqkv: &mut [T]) {
+    fn softmax_backward(
+        &self,
+        at: usize,
+        head: usize,
+        window: &Window,
+        p: &[S::Wide],
+        dp: &[S::Wide],
+        dqkv: &mut [S::Wide],
+    ) {
         let heads = self.layer.heads;
-        let (mean, scale) = (dot(p, dp), heads.scale::<T>());
+        let (mean, scale) = (dot(p, dp), heads.scale::<S::Wide>());
         let place = |row: usize, part: usize| (3 * (row - self.first_row) + part) * heads.width() + head * heads.dim;
         for (j, (p, dp)) in window.rows.clone().zip(p.iter().zip(dp)) {
             let ds = *p * (*dp - mean) * scale;

@@ -1,7 +1,6 @@
 use super::{Axes, Axis};
 use crate::device::cpu::attention::{self, Heads, Sequence};
-use crate::device::cpu::gemm::Mat;
-use crate::dtype::Real;
+use crate::device::cpu::gemm::{Factor, Mat};
 use crate::layout::Tables;
 use crate::rng::Dropout;
 use crate::tensor::Tensor;
@@ -24,12 +23,12 @@ fn lines(tables: &Tables, axis: Axis) -> impl Iterator<Item = Sequence> {
 }
 
 /// q, k and v of axis number `a` of `axes`, and the column where they start.
-fn part<'a, T: Real>(qkv: &'a Tensor, axes: Axes, a: usize) -> (Mat<'a, T>, usize) {
+fn part<'a, S: Factor>(qkv: &'a Tensor, axes: Axes, a: usize) -> (Mat<'a, S>, usize) {
     let column = a * qkv.dim() / axes.each().len();
-    (Mat::rows(qkv.slice::<T>(), qkv.dim()).from(0, column), column)
+    (Mat::rows(qkv.slice::<S>(), qkv.dim()).from(0, column), column)
 }
 
-pub fn forward<T: Real>(
+pub fn forward<S: Factor>(
     qkv: &Tensor,
     tables: &Tables,
     heads: usize,
@@ -39,7 +38,7 @@ pub fn forward<T: Real>(
 ) {
     for (a, &axis) in axes.each().iter().enumerate() {
         let heads = Heads { count: heads, dim: out[a].dim() / heads };
-        let (qkv, _) = part::<T>(qkv, axes, a);
+        let (qkv, _) = part::<S>(qkv, axes, a);
         let lines: Vec<_> = lines(tables, axis).collect();
         attention::forward(qkv, &lines, heads, Dropout::default(), out[a].slice_mut(), lse[a].slice_mut());
     }
@@ -47,7 +46,7 @@ pub fn forward<T: Real>(
 
 /// `_out` is for GPUs; here its products with `dout` are summed anew.
 #[allow(clippy::too_many_arguments)] // the op's tensors, by name
-pub fn backward<T: Real>(
+pub fn backward<S: Factor>(
     qkv: &Tensor,
     _out: &[Tensor],
     lse: &[Tensor],
@@ -59,7 +58,7 @@ pub fn backward<T: Real>(
 ) {
     for (a, &axis) in axes.each().iter().enumerate() {
         let heads = Heads { count: heads, dim: dout[a].dim() / heads };
-        let (qkv, column) = part::<T>(qkv, axes, a);
+        let (qkv, column) = part::<S>(qkv, axes, a);
         let (lines, off): (Vec<_>, _) = (lines(tables, axis).collect(), Dropout::default());
         attention::backward(qkv, lse[a].slice(), dout[a].slice(), &lines, heads, off, dqkv.slice_mut(), column);
     }

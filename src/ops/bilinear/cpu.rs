@@ -1,103 +1,117 @@
-use crate::device::cpu::gemm::{CHUNK, Left, Mat, Operand, Packed, Start, gemm, gemm_onto, multiply};
+use crate::device::cpu::gemm::{AsLeft, CHUNK, Factor, Left, Mat, Packed, Panels, Product, Right, join, multiply};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
-use crate::device::cpu::vector::{add_column_sums, axpy, dot};
-use crate::dtype::Real;
+use crate::device::cpu::vector::{add_column_sums, add_to, axpy, columns_mut, dot};
+use crate::dtype::{Element, narrow, widen};
 use crate::tape::Grads;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The outer products `[cells, E k]`, generated.
 #[derive(Clone, Copy)]
-struct Outer<'a, T> {
-    zs: &'a [T],
-    zo: &'a [T],
+struct Outer<'a, S> {
+    zs: &'a [S],
+    zo: &'a [S],
     e: usize,
     block: usize,
 }
 
-impl<'a, T: Real> Outer<'a, T> {
+impl<'a, S: Element> Outer<'a, S> {
     fn new(zs: &'a Tensor, zo: &'a Tensor, block: usize) -> Self {
         Outer { zs: zs.slice(), zo: zo.slice(), e: zs.dim(), block }
     }
-    /// Runs of one i: for outer index `from..from + len`: (offset in the run list, index of i in z_s, first j
-    /// in z_o, length).
-    fn runs(&self, from: usize, len: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    /// The products of `cell` for the outer indices from `from` on.
+    #[inline(always)]
+    fn products(&self, cell: usize, from: usize, out: &mut [S]) {
         let k = self.block;
+        let (zs, zo) = (&self.zs[cell * self.e..][..self.e], &self.zo[cell * self.e..][..self.e]);
         let mut at = 0;
-        std::iter::from_fn(move || {
-            (at < len).then(|| {
-                let (i, j) = ((from + at) / k, (from + at) % k);
-                let n = (k - j).min(len - at);
-                let run = (at, i, i / k * k + j, n);
-                at += n;
-                run
-            })
-        })
-    }
-}
-
-/// Rows are cells, columns the outer index.
-impl<T: Real> Operand<T> for Outer<'_, T> {
-    fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
-        // Columns of z for these cells, so that a packed line is one product of two short vectors.
-        let len = out.len() / width;
-        let column = |z: &[T], c: usize, to: &mut [T]| {
-            to[..rows].iter_mut().enumerate().for_each(|(r, t)| *t = z[(row + r) * self.e + c]);
-        };
-        let group = self.block;
-        let mut objects = Scratch::zeros(group * width);
-        let mut subject = Scratch::zeros(width);
-        let mut held = usize::MAX;
-        for (at, i, j, n) in self.runs(k, len) {
-            if held != i / group {
-                held = i / group;
-                objects.chunks_exact_mut(width).enumerate().for_each(|(c, to)| column(self.zo, held * group + c, to));
-            }
-            column(self.zs, i, &mut subject);
-            let first = (j - held * group) * width;
-            vectorize(
+        while at < out.len() {
+            // A run of one i: z_s[i] times part of the group of z_o.
+            let (i, j) = ((from + at) / k, (from + at) % k);
+            let n = (k - j).min(out.len() - at);
+            let (subject, objects) = (zs[i].wide(), &zo[i / k * k + j..][..n]);
+            out[at..at + n].iter_mut().zip(objects).for_each(
                 #[inline(always)]
-                || {
-                    let lines = out[at * width..(at + n) * width].chunks_exact_mut(width);
-                    for (line, object) in lines.zip(objects[first..].chunks_exact(width)) {
-                        line.iter_mut().zip(object.iter().zip(subject.iter())).for_each(|(o, (x, y))| *o = *x * *y);
-                    }
-                },
+                |(out, object)| *out = S::narrow(subject * object.wide()),
             );
+            at += n;
         }
     }
 }
 
-/// Rows are the outer index, columns cells.
-struct Transposed<'a, T>(Outer<'a, T>);
+/// Rows are cells, columns the outer index.
+impl<S: Factor> AsLeft<S> for Outer<'_, S> {
+    fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, S> {
+        Left::generate(rows, columns.len(), |i, line| {
+            vectorize(
+                #[inline(always)]
+                || self.products(row + i, columns.start, line),
+            )
+        })
+    }
+}
 
-impl<T: Real> Operand<T> for Transposed<'_, T> {
-    fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
-        let outer = &self.0;
+/// Rows are the outer index, columns cells.
+struct Transposed<'a, S>(Outer<'a, S>);
+
+impl<S: Factor> Panels<S> for Transposed<'_, S> {
+    fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        let (mut first, mut second) = (Scratch::<S>::new(rows), Scratch::<S>::zeros(rows));
         vectorize(
             #[inline(always)]
             || {
-                for (cell, line) in out.chunks_exact_mut(width).enumerate() {
-                    let at = (k + cell) * outer.e;
-                    let (zs, zo) = (&outer.zs[at..at + outer.e], &outer.zo[at..at + outer.e]);
-                    for (to, i, j, n) in outer.runs(row, rows) {
-                        line[to..to + n].iter_mut().zip(&zo[j..j + n]).for_each(|(o, z)| *o = zs[i] * *z);
+                for (line, cell) in out.chunks_exact_mut(width).zip(columns.clone().step_by(S::K)) {
+                    self.0.products(cell, row, &mut first);
+                    match S::K == 2 && cell + 1 < columns.end {
+                        true => self.0.products(cell + 1, row, &mut second),
+                        false => second.fill(S::default()),
                     }
+                    join(&first, &second, line);
                 }
             },
         );
     }
 }
 
-pub fn forward<T: Real>(zs: &Tensor, zo: &Tensor, w: &Tensor, b: Option<&Tensor>, block: usize, y: &mut Tensor) {
-    let (cells, out, k) = (zs.rows(), w.rows(), w.dim());
-    let start = b.map_or(Start::Zero, |b| Start::Given { bias: Some(b.slice()), residual: None });
-    let (bl, w) = (Outer::<T>::new(zs, zo, block), Mat::rows(w.slice::<T>(), k));
-    gemm_onto(cells, out, k, &bl, &w, y.slice_mut(), start);
+/// y is wide where there is a bias.
+pub fn forward<S: Factor>(zs: &Tensor, zo: &Tensor, w: &Tensor, b: Option<&Tensor>, block: usize, y: &mut Tensor) {
+    match y.dtype() == S::DTYPE {
+        true => forward_into::<S, S>(zs, zo, w, b, block, y, S::narrow),
+        false => forward_into::<S, S::Wide>(zs, zo, w, b, block, y, |sum| sum),
+    }
 }
 
-pub fn backward_weight<T: Real>(
+fn forward_into<S: Factor, Y: Element>(
+    zs: &Tensor,
+    zo: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    block: usize,
+    y: &mut Tensor,
+    round: impl Fn(S::Wide) -> Y + Sync,
+) {
+    let (rows, columns, k) = (zs.rows(), w.rows(), w.dim());
+    let (left, packed, bias) = (Outer::<S>::new(zs, zo, block), w.panels::<S>(), b.map(|b| b.slice::<S>()));
+    let matrix = Mat::rows(if packed.is_some() { &[] } else { w.slice::<S>() }, k);
+    let right = packed.map_or(Right::Matrix(&matrix), Right::Packed);
+    let product = Product { rows, columns, k, left: &left, right };
+    let blocks = y.slice_mut::<Y>().par_chunks_mut((product.block() * columns).max(1));
+    product.run(blocks, |block, sums, y| {
+        for (sums, y) in block.rows_mut(sums, y, columns) {
+            if let Some(bias) = bias {
+                add_to(sums, &bias[block.columns.clone()]);
+            }
+            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = round(*sum));
+        }
+    });
+}
+
+/// Columns of dW that a task sums: with all of dy they stay in the second-level cache.
+const SLAB: usize = 128;
+
+pub fn backward_weight<S: Factor>(
     dy: &Tensor,
     zs: &Tensor,
     zo: &Tensor,
@@ -106,19 +120,32 @@ pub fn backward_weight<T: Real>(
     block: usize,
     grads: &mut Grads,
 ) {
-    let (cells, out) = (dy.rows(), dy.dim());
-    let dy = Mat::rows(dy.slice::<T>(), out);
-    let outer = Transposed(Outer::new(zs, zo, block));
-    gemm(out, w.dim(), cells, &dy.t(), &outer, grads.param::<T>(w), false);
+    let (cells, out, dim) = (dy.rows(), dy.dim(), w.dim());
+    let (dy, outer) = (Mat::rows(dy.slice::<S>(), out), Transposed(Outer::<S>::new(zs, zo, block)));
+    let part = |from: usize| from..(from + CHUNK).min(cells);
+    let firsts: Vec<usize> = (0..cells).step_by(CHUNK).collect();
+    let lefts: Vec<Left<S>> = firsts.par_iter().map(|&from| Left::packed(&dy.t(), 0, out, part(from))).collect();
+    let slabs = columns_mut(grads.param::<S::Wide>(w), dim, SLAB);
+    slabs.into_par_iter().enumerate().for_each(|(s, mut rows)| {
+        let width = SLAB.min(dim - s * SLAB);
+        let mut sums = Scratch::zeros(out * width);
+        for (left, &from) in lefts.iter().zip(&firsts) {
+            let right = Packed::right(&outer, s * SLAB, width, part(from));
+            multiply(left, &right, &mut sums, width, from == 0);
+        }
+        rows.iter_mut().zip(sums.chunks_exact(width)).for_each(|(row, sums)| add_to::<S::Wide>(row, sums));
+    });
     if let Some(b) = b {
-        add_column_sums(dy.data, out, grads.param::<T>(b));
+        add_column_sums(dy.data, out, grads.param(b));
     }
 }
 
-/// Cells whose block of S is in flight on one thread.
+/// Cells whose rows of S are in flight on one thread.
 const CELLS: usize = 48;
+/// Columns of S at a time, about: a whole number of values of i.
+const COLUMNS: usize = 256;
 
-pub fn backward_inputs<T: Real>(
+pub fn backward_inputs<S: Factor>(
     dy: &Tensor,
     zs: &Tensor,
     zo: &Tensor,
@@ -127,43 +154,75 @@ pub fn backward_inputs<T: Real>(
     dzs: &mut Tensor,
     dzo: &mut Tensor,
 ) {
-    let (e, out) = (zs.dim(), dy.dim());
-    let (dy, w) = (Mat::rows(dy.slice::<T>(), out), Mat::rows(w.slice::<T>(), w.dim()));
-    let outer = Outer::<T>::new(zs, zo, block);
-    let (dzs, dzo) = (dzs.slice_mut::<T>(), dzo.slice_mut::<T>());
-    dzo.fill(T::ZERO);
-    // About 1024 columns of S at a time, a whole number of values of i.
-    let step = (1024 / block).clamp(1, block);
-    for group in (0..e).step_by(block) {
-        for first in (group..group + block).step_by(step) {
-            let subjects = first..(first + step).min(group + block);
-            let columns = subjects.len() * block;
-            let chunks: Vec<(usize, Packed<T>)> = (0..out)
-                .step_by(CHUNK)
-                .map(|k| (k, Packed::right_parallel(&w.t(), first * block, columns, k, CHUNK.min(out - k))))
-                .collect();
-            let blocks = dzs.par_chunks_mut(CELLS * e).zip(dzo.par_chunks_mut(CELLS * e)).enumerate();
-            blocks.for_each(|(b, (dzs, dzo))| {
-                let cells = dzs.len() / e;
-                let mut s = Scratch::new(cells * columns);
-                for (k, right) in &chunks {
-                    let left = Left::new(&dy, b * CELLS, cells, *k, CHUNK.min(out - *k));
-                    multiply(&left, right, &mut s, columns, *k == 0);
-                }
-                for (r, s) in s.chunks_exact(columns).enumerate() {
-                    let (at, row) = ((b * CELLS + r) * e, r * e);
-                    let zo = &outer.zo[at + group..][..block];
-                    vectorize(
-                        #[inline(always)]
-                        || {
-                            for (i, s) in subjects.clone().zip(s.chunks_exact(block)) {
-                                dzs[row + i] = dot(s, zo);
-                                axpy(outer.zs[at + i], s, &mut dzo[row + group..][..block]);
-                            }
-                        },
-                    );
-                }
-            });
+    let e = zs.dim();
+    let inputs = Inputs { dy: Mat::rows(dy.slice(), dy.dim()), w: Mat::rows(w.slice(), w.dim()).t(), zs, zo, block };
+    let groups = columns_mut(dzs.slice_mut::<S>(), e, block).into_par_iter();
+    let groups = groups.zip(columns_mut(dzo.slice_mut::<S>(), e, block)).enumerate();
+    groups.for_each(|(g, (mut dzs, mut dzo))| inputs.group(g, &mut dzs, &mut dzo));
+}
+
+struct Inputs<'a, S> {
+    dy: Mat<'a, S>,
+    /// `[E k, out]`.
+    w: Mat<'a, S>,
+    zs: &'a Tensor,
+    zo: &'a Tensor,
+    block: usize,
+}
+
+impl<S: Factor> Inputs<'_, S> {
+    /// The columns of group `g` of dz_s and dz_o, by cell.
+    fn group(&self, g: usize, dzs: &mut [&mut [S]], dzo: &mut [&mut [S]]) {
+        let k = self.block;
+        let mut sums = Scratch::zeros(dzo.len() * k);
+        let step = (COLUMNS / k).clamp(1, k);
+        for first in (0..k).step_by(step) {
+            let subjects = first..(first + step).min(k);
+            let rights = self.rights((g * k + first) * k, subjects.len() * k);
+            let blocks = dzs.chunks_mut(CELLS).zip(sums.chunks_mut(CELLS * k)).enumerate();
+            blocks.for_each(|(b, (dzs, sums))| self.cells(b * CELLS, g * k, subjects.clone(), &rights, dzs, sums));
+        }
+        dzo.iter_mut().zip(sums.chunks_exact(k)).for_each(|(dzo, sums)| narrow(sums, dzo));
+    }
+
+    /// Parts of the sum over dy's columns.
+    fn rights(&self, row: usize, rows: usize) -> Vec<(Range<usize>, Packed<S>)> {
+        let out = self.dy.row_stride;
+        let part = |from: usize| from..(from + CHUNK).min(out);
+        (0..out).step_by(CHUNK).map(|from| (part(from), Packed::right(&self.w, row, rows, part(from)))).collect()
+    }
+
+    /// S of the cells from `first` on and of `subjects`, and what becomes of it.
+    fn cells(
+        &self,
+        first: usize,
+        group: usize,
+        subjects: Range<usize>,
+        rights: &[(Range<usize>, Packed<S>)],
+        dzs: &mut [&mut [S]],
+        dzo: &mut [S::Wide],
+    ) {
+        let (k, e, columns) = (self.block, self.zs.dim(), subjects.len() * self.block);
+        let mut s = Scratch::zeros(dzs.len() * columns);
+        for (part, right) in rights {
+            let left = Left::new(&self.dy, first, dzs.len(), part.clone());
+            multiply(&left, right, &mut s, columns, part.start == 0);
+        }
+        let mut objects = Scratch::new(k);
+        let rows = dzs.iter_mut().zip(dzo.chunks_exact_mut(k)).zip(s.chunks_exact(columns));
+        for (r, ((dzs, dzo), s)) in rows.enumerate() {
+            let at = (first + r) * e + group;
+            let zs = &self.zs.slice::<S>()[at..at + k];
+            vectorize(
+                #[inline(always)]
+                || {
+                    widen(&self.zo.slice::<S>()[at..at + k], &mut objects);
+                    for (i, s) in subjects.clone().zip(s.chunks_exact(k)) {
+                        dzs[i] = S::narrow(dot::<S::Wide>(s, &objects));
+                        axpy::<S::Wide>(zs[i].wide(), s, dzo);
+                    }
+                },
+            );
         }
     }
 }

@@ -1,12 +1,13 @@
 use super::Pooling;
-use crate::device::cpu::gemm::{Mat, Operand, gemm};
+use crate::device::cpu::gemm::{AsLeft, Factor, Left, Mat, Panels, Product, Right, gemm, join};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{dot, split_mut, sum};
-use crate::dtype::Real;
+use crate::dtype::{Element, Real, narrow};
 use crate::layout::{Documents, Grid};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The weights q of one document's pairs over its tokens, generated row by row.
 struct PairWeights<'a, T> {
@@ -41,15 +42,17 @@ impl<'a, T: Real> PairWeights<'a, T> {
         }
         out.iter_mut().for_each(|o| *o *= self.scale);
     }
-    /// 1 / (sum q + eps) of every pair.
-    fn inverse_sums(&self, epsilon: f64, inverse: &mut [T]) {
+    /// 1 / (sum q + eps) of every pair. The sum is of the values that the product takes, so that the weights of a
+    /// context add up to 1.
+    fn inverse_sums<S: Element<Wide = T>>(&self, epsilon: f64, inverse: &mut [T]) {
         inverse.par_iter_mut().enumerate().for_each(|(p, inverse)| {
-            let mut q = Scratch::new(self.tokens);
+            let (mut q, mut rounded) = (Scratch::new(self.tokens), Scratch::<S>::new(self.tokens));
             vectorize(
                 #[inline(always)]
                 || {
                     self.weights(p, 0, &mut q);
-                    *inverse = T::ONE / (sum(&q, |q| q) + T::of(epsilon));
+                    narrow(&q, &mut rounded);
+                    *inverse = T::ONE / (sum(&rounded, |q| q) + T::of(epsilon));
                 },
             )
         });
@@ -57,16 +60,19 @@ impl<'a, T: Real> PairWeights<'a, T> {
 }
 
 /// Rows are pairs, columns are tokens.
-impl<T: Real> Operand<T> for PairWeights<'_, T> {
-    fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
-        let mut q = Scratch::new(out.len() / width);
-        for i in 0..rows {
+impl<S: Factor> AsLeft<S> for PairWeights<'_, S::Wide> {
+    fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, S> {
+        let mut q = Scratch::new(columns.len());
+        let fill = |i: usize, line: &mut [S]| {
             vectorize(
                 #[inline(always)]
-                || self.weights(row + i, k, &mut q),
-            );
-            out[i..].iter_mut().step_by(width).zip(q.iter()).for_each(|(o, q)| *o = *q);
-        }
+                || {
+                    self.weights(row + i, columns.start, &mut q);
+                    narrow(&q, line);
+                },
+            )
+        };
+        Left::generate(rows, columns.len(), fill)
     }
 }
 
@@ -76,21 +82,42 @@ struct Transposed<'a, T> {
     inverse: &'a [T],
 }
 
-impl<T: Real> Operand<T> for Transposed<'_, T> {
-    fn pack(&self, row: usize, rows: usize, k: usize, width: usize, out: &mut [T]) {
-        for (j, line) in out.chunks_exact_mut(width).enumerate() {
+impl<T: Real> Transposed<'_, T> {
+    #[inline(always)]
+    fn column<S: Element<Wide = T>>(&self, pair: usize, from: usize, q: &mut [T], out: &mut [S]) {
+        self.weights.weights(pair, from, q);
+        q.iter_mut().for_each(|x| *x *= self.inverse[pair]);
+        narrow(q, out);
+    }
+}
+
+impl<S: Factor> Panels<S> for Transposed<'_, S::Wide> {
+    fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        let mut q = Scratch::new(rows);
+        let (mut first, mut second) = (Scratch::<S>::new(rows), Scratch::<S>::zeros(rows));
+        for (line, pair) in out.chunks_exact_mut(width).zip(columns.clone().step_by(S::K)) {
             vectorize(
                 #[inline(always)]
                 || {
-                    self.weights.weights(k + j, row, &mut line[..rows]);
-                    line.iter_mut().for_each(|x| *x *= self.inverse[k + j]);
+                    self.column(pair, row, &mut q, &mut first);
+                    match S::K == 2 && pair + 1 < columns.end {
+                        true => self.column(pair + 1, row, &mut q, &mut second),
+                        false => second.fill(S::default()),
+                    }
+                    join(&first, &second, line);
                 },
             );
         }
     }
 }
 
-pub fn forward<T: Real>(
+impl<S: Factor> AsLeft<S> for Transposed<'_, S::Wide> {
+    fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, S> {
+        Left::packed(self, row, rows, columns)
+    }
+}
+
+pub fn forward<S: Factor>(
     a: &Tensor,
     h: &Tensor,
     documents: &Documents,
@@ -100,21 +127,39 @@ pub fn forward<T: Real>(
     inverse: &mut Tensor,
 ) {
     let (width, blocks) = (h.dim(), documents.attention(pooling.heads));
-    let (a, h, c, inverse) = (a.slice::<T>(), h.slice::<T>(), c.slice_mut::<T>(), inverse.slice_mut::<T>());
+    let (a, h, c, inverse) = (a.slice::<S::Wide>(), h.slice::<S>(), c.slice_mut::<S>(), inverse.slice_mut::<S::Wide>());
     for d in 0..documents.len() {
         let (tokens, pairs) = (documents.tokens.range(d), grid.pairs.range(d));
         let weights = PairWeights::new(&a[blocks.range(d)], tokens.len(), documents.entities.length(d), pooling);
-        let h = Mat::rows(&h[tokens.start * width..tokens.end * width], width);
+        let h = Mat::rows(&h[tokens.start * width..tokens.end * width], width).t();
+        let inverse = &mut inverse[pairs.clone()];
+        weights.inverse_sums::<S>(pooling.epsilon, inverse);
         let c = &mut c[pairs.start * width..pairs.end * width];
-        gemm(pairs.len(), width, tokens.len(), &weights, &h.t(), c, true);
-        let inverse = &mut inverse[pairs];
-        weights.inverse_sums(pooling.epsilon, inverse);
-        c.par_chunks_mut(width).zip(inverse).for_each(|(c, inv)| c.iter_mut().for_each(|c| *c *= *inv));
+        rounded_product((pairs.len(), width, tokens.len()), &weights, &h, c, |pair| inverse[pair]);
     }
 }
 
+/// `C = A B^T`, each row times its factor, rounded.
+fn rounded_product<S: Factor>(
+    (rows, columns, k): (usize, usize, usize),
+    a: &impl AsLeft<S>,
+    b: &impl Panels<S>,
+    c: &mut [S],
+    factor: impl Fn(usize) -> S::Wide + Sync,
+) {
+    let product = Product { rows, columns, k, left: a, right: Right::Matrix(b) };
+    product.run(c.par_chunks_mut((product.block() * columns).max(1)), |block, sums, c| {
+        for (row, (sums, c)) in block.rows.clone().zip(block.rows_mut(sums, c, columns)) {
+            vectorize(
+                #[inline(always)]
+                || c.iter_mut().zip(&*sums).for_each(|(c, sum)| *c = S::narrow(*sum * factor(row))),
+            );
+        }
+    });
+}
+
 #[allow(clippy::too_many_arguments)] // the op's tensors, by name
-pub fn backward<T: Real>(
+pub fn backward<S: Factor>(
     a: &Tensor,
     h: &Tensor,
     c: &Tensor,
@@ -127,9 +172,9 @@ pub fn backward<T: Real>(
     dh: &mut Tensor,
 ) {
     let (width, blocks) = (h.dim(), documents.attention(pooling.heads));
-    let (a, h, c, dc) = (a.slice::<T>(), h.slice::<T>(), c.slice::<T>(), dc.slice::<T>());
-    let inverse = inverse.slice::<T>();
-    let (da, dh) = (da.slice_mut::<T>(), dh.slice_mut::<T>());
+    let (a, h, c, dc) = (a.slice::<S::Wide>(), h.slice::<S>(), c.slice::<S>(), dc.slice::<S>());
+    let inverse = inverse.slice::<S::Wide>();
+    let (da, dh) = (da.slice_mut::<S::Wide>(), dh.slice_mut::<S>());
     for d in 0..documents.len() {
         let (tokens, pairs) = (documents.tokens.range(d), grid.pairs.range(d));
         let token_rows = tokens.start * width..tokens.end * width;
@@ -143,21 +188,21 @@ pub fn backward<T: Real>(
 
         let dh = &mut dh[token_rows];
         let a = Transposed { weights: &weights, inverse };
-        gemm(tokens.len(), width, pairs.len(), &a, &dc.t(), dh, true);
+        rounded_product((tokens.len(), width, pairs.len()), &a, &dc.t(), dh, |_| S::Wide::ONE);
     }
 }
 
 /// dq `[pairs, tokens]`.
-fn weight_gradients<T: Real>(
-    weights: &PairWeights<'_, T>,
-    inverse: &[T],
-    c: &[T],
-    dc: Mat<'_, T>,
-    h: Mat<'_, T>,
-) -> Vec<T> {
+fn weight_gradients<S: Factor>(
+    weights: &PairWeights<'_, S::Wide>,
+    inverse: &[S::Wide],
+    c: &[S],
+    dc: Mat<'_, S>,
+    h: Mat<'_, S>,
+) -> Vec<S::Wide> {
     let (pairs, tokens, width) = (weights.pairs.len(), weights.tokens, h.row_stride);
-    let mut dq = vec![T::ZERO; pairs * tokens];
-    gemm(pairs, tokens, width, &dc, &h, &mut dq, true);
+    let mut dq = vec![S::Wide::ZERO; pairs * tokens];
+    gemm::<S>((pairs, tokens, width), &dc, &h, &mut dq, true);
     dq.par_chunks_mut(tokens.max(1)).enumerate().for_each(|(p, dq)| {
         let row = p * width..(p + 1) * width;
         vectorize(

@@ -1,11 +1,12 @@
+use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{add_column_sums, add_to, block, chunk};
-use crate::dtype::Real;
+use crate::dtype::{Element, narrow, widen};
 use crate::tape::Grads;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
-pub fn forward<T: Real>(
+pub fn forward<S: Element>(
     ids: &[u32],
     positions: &[u32],
     word: &Tensor,
@@ -14,32 +15,34 @@ pub fn forward<T: Real>(
     y: &mut Tensor,
 ) {
     let dim = word.dim();
-    let (word, position, kind) = (word.slice::<T>(), position.slice::<T>(), &token_type.slice::<T>()[..dim]);
-    y.slice_mut::<T>().par_chunks_mut(chunk(block(dim), dim)).enumerate().for_each(|(b, y)| {
+    let (word, position, kind) = (word.slice::<S>(), position.slice::<S>(), &token_type.slice::<S>()[..dim]);
+    y.slice_mut::<S>().par_chunks_mut(chunk(block(dim), dim)).enumerate().for_each(|(b, y)| {
         let first = b * block(dim);
+        let mut sum = Scratch::new(dim);
         vectorize(
             #[inline(always)]
             || {
                 for (i, y) in y.chunks_exact_mut(dim).enumerate() {
                     let (w, p) = (ids[first + i] as usize * dim, positions[first + i] as usize * dim);
-                    y.copy_from_slice(&word[w..w + dim]);
-                    add_to(y, &position[p..p + dim]);
-                    add_to(y, kind);
+                    widen(&word[w..w + dim], &mut sum);
+                    add_to(&mut sum, &position[p..p + dim]);
+                    add_to(&mut sum, kind);
+                    narrow(&sum, y);
                 }
             },
         );
     });
 }
 
-pub fn backward<T: Real>(dy: &Tensor, ids: &[u32], positions: &[u32], tables: [&Tensor; 3], grads: &mut Grads) {
-    let (dim, data) = (dy.dim(), dy.slice::<T>());
-    add_rows(data, dim, ids, grads.param::<T>(tables[0]));
-    add_rows(data, dim, positions, grads.param::<T>(tables[1]));
-    add_column_sums(data, dim, &mut grads.param::<T>(tables[2])[..dim]);
+pub fn backward<S: Element>(dy: &Tensor, ids: &[u32], positions: &[u32], tables: [&Tensor; 3], grads: &mut Grads) {
+    let (dim, data) = (dy.dim(), dy.slice::<S>());
+    add_rows(data, dim, ids, grads.param(tables[0]));
+    add_rows(data, dim, positions, grads.param(tables[1]));
+    add_column_sums(data, dim, &mut grads.param(tables[2])[..dim]);
 }
 
 /// `table[numbers[i]] += data[i]`, i ascending for each row of the table.
-fn add_rows<T: Real>(data: &[T], dim: usize, numbers: &[u32], table: &mut [T]) {
+fn add_rows<S: Element>(data: &[S], dim: usize, numbers: &[u32], table: &mut [S::Wide]) {
     let mut order: Vec<usize> = (0..numbers.len()).collect();
     order.sort_by_key(|&i| numbers[i]);
     let (mut tasks, mut rest, mut passed) = (Vec::new(), table, 0);

@@ -1,44 +1,29 @@
+use crate::device::cpu::math::{gelu, gelu_slope};
 use crate::device::cpu::simd::vectorize;
-use crate::dtype::Real;
+use crate::device::cpu::vector::{map, map2};
+use crate::dtype::Element;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 /// Elements that a task takes.
 const BLOCK: usize = 1 << 12;
 
-pub fn forward<T: Real>(x: &Tensor, y: &mut Tensor) {
-    let pairs = y.slice_mut::<T>().par_chunks_mut(BLOCK).zip(x.slice::<T>().par_chunks(BLOCK));
+pub fn forward<S: Element>(x: &Tensor, y: &mut Tensor) {
+    let pairs = y.slice_mut::<S>().par_chunks_mut(BLOCK).zip(x.slice::<S>().par_chunks(BLOCK));
     pairs.for_each(|(y, x)| {
         vectorize(
             #[inline(always)]
-            || {
-                y.iter_mut().zip(x).for_each(
-                    #[inline(always)]
-                    |(y, &x)| *y = x * normal(x),
-                )
-            },
+            || map(x, y, gelu),
         );
     });
 }
 
-/// The standard normal distribution function.
-#[inline(always)]
-fn normal<T: Real>(x: T) -> T {
-    T::of(0.5) * (T::ONE + (x * T::of(FRAC_1_SQRT_2)).erf())
-}
-
-pub fn backward<T: Real>(dy: &Tensor, x: &Tensor, dx: &mut Tensor) {
-    let inputs = dy.slice::<T>().par_chunks(BLOCK).zip(x.slice::<T>().par_chunks(BLOCK));
-    dx.slice_mut::<T>().par_chunks_mut(BLOCK).zip(inputs).for_each(|(dx, (dy, x))| {
+pub fn backward<S: Element>(dy: &Tensor, x: &Tensor, dx: &mut Tensor) {
+    let inputs = dy.slice::<S>().par_chunks(BLOCK).zip(x.slice::<S>().par_chunks(BLOCK));
+    dx.slice_mut::<S>().par_chunks_mut(BLOCK).zip(inputs).for_each(|(dx, (dy, x))| {
         vectorize(
             #[inline(always)]
-            || {
-                for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
-                    let density = T::of(0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) * (T::of(-0.5) * x * x).exp();
-                    *dx = dy * (normal(x) + x * density);
-                }
-            },
+            || map2(dy, x, dx, |dy, x| dy * gelu_slope(x)),
         );
     });
 }

@@ -1,26 +1,131 @@
-use crate::device::cpu::gemm::{Mat, Start, gemm, gemm_onto};
-use crate::device::cpu::vector::add_column_sums;
-use crate::dtype::Real;
+use crate::device::cpu::gemm::{AsLeft, Factor, Mat, Packed, Panels, Product, Right, gemm};
+use crate::device::cpu::math::gelu;
+use crate::device::cpu::simd::vectorize;
+use crate::device::cpu::vector::{add_column_sums, parts};
+use crate::dtype::{Element, narrow};
 use crate::tape::Grads;
 use crate::tensor::Tensor;
+use rayon::prelude::*;
 
-pub fn forward<T: Real>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Option<&Tensor>, y: &mut Tensor) {
-    let (rows, k, out) = (x.rows(), x.dim(), w.rows());
-    let start = match (b, residual) {
-        (None, None) => Start::Zero,
-        _ => Start::Given { bias: b.map(|b| b.slice()), residual: residual.map(|r| r.slice()) },
-    };
-    let (x, w) = (Mat::rows(x.slice::<T>(), k), Mat::rows(w.slice::<T>(), k));
-    gemm_onto(rows, out, k, &x, &w, y.slice_mut(), start);
+/// `x W^T`.
+struct Forward<'a, S: Factor> {
+    x: Mat<'a, S>,
+    w: Mat<'a, S>,
+    packed: Option<&'a Packed<S>>,
+    bias: Option<&'a [S]>,
+    out: usize,
 }
 
-pub fn backward<T: Real>(dy: &Tensor, x: &Tensor, w: &Tensor, b: Option<&Tensor>, dx: &mut Tensor, grads: &mut Grads) {
+impl<'a, S: Factor> Forward<'a, S> {
+    fn new(x: &'a Tensor, w: &'a Tensor, b: Option<&'a Tensor>) -> Self {
+        let packed = w.panels::<S>();
+        let values = if packed.is_some() { &[] } else { w.slice() };
+        let (x, w, out) = (Mat::rows(x.slice(), x.dim()), Mat::rows(values, w.dim()), w.rows());
+        Forward { x, w, packed, bias: b.map(|b| b.slice()), out }
+    }
+    fn product(&self, rows: usize) -> Product<'_, S, impl AsLeft<S>, impl Panels<S>> {
+        let right = self.packed.map_or(Right::Matrix(&self.w), Right::Packed);
+        Product { rows, columns: self.out, k: self.x.row_stride, left: &self.x, right }
+    }
+    /// The bias of `columns`, added to a row of sums.
+    #[inline(always)]
+    fn add_bias(&self, first: usize, sums: &mut [S::Wide]) {
+        if let Some(bias) = self.bias {
+            sums.iter_mut().zip(&bias[first..]).for_each(|(sum, b)| *sum += b.wide());
+        }
+    }
+}
+
+/// y is of x's type or, for logits, wide.
+pub fn forward<S: Factor>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Option<&Tensor>, y: &mut Tensor) {
+    match y.dtype() == S::DTYPE {
+        true => forward_into::<S, S>(x, w, b, residual, y, S::narrow),
+        false => forward_into::<S, S::Wide>(x, w, b, residual, y, |sum| sum),
+    }
+}
+
+fn forward_into<S: Factor, Y: Element>(
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    y: &mut Tensor,
+    round: impl Fn(S::Wide) -> Y + Sync,
+) {
+    let (rows, out) = (x.rows(), w.rows());
+    let forward = Forward::<S>::new(x, w, b);
+    let (product, residual) = (forward.product(rows), residual.map(|r| r.slice::<S>()));
+    let blocks = y.slice_mut::<Y>().par_chunks_mut((product.block() * out).max(1));
+    product.run(blocks, |block, sums, y| {
+        let first = block.columns.start;
+        for (row, (sums, y)) in block.rows.clone().zip(block.rows_mut(sums, y, out)) {
+            vectorize(
+                #[inline(always)]
+                || {
+                    forward.add_bias(first, sums);
+                    if let Some(r) = residual {
+                        sums.iter_mut().zip(&r[row * out + first..]).for_each(|(sum, r)| *sum += r.wide());
+                    }
+                    y.iter_mut().zip(&*sums).for_each(
+                        #[inline(always)]
+                        |(y, sum)| *y = round(*sum),
+                    );
+                },
+            );
+        }
+    });
+}
+
+/// `y = gelu(z)`, `z = x W^T + b`; z is rounded where it is kept, and not before gelu.
+pub fn forward_gelu<S: Factor>(x: &Tensor, w: &Tensor, b: &Tensor, z: Option<&mut Tensor>, y: &mut Tensor) {
+    let (rows, out) = (x.rows(), w.rows());
+    let forward = Forward::<S>::new(x, w, Some(b));
+    let product = forward.product(rows);
+    let size = (product.block() * out).max(1);
+    let kept = parts::<S>(z, size, y.len().div_ceil(size));
+    let blocks = y.slice_mut::<S>().par_chunks_mut(size).zip(kept);
+    product.run(blocks, |block, sums, (y, z)| {
+        let columns = block.columns.clone();
+        for (i, (sums, y)) in block.rows_mut(sums, y, out).enumerate() {
+            let z = z.get_mut(i * out..(i + 1) * out);
+            vectorize(
+                #[inline(always)]
+                || {
+                    forward.add_bias(columns.start, sums);
+                    if let Some(z) = z {
+                        z[columns.clone()].iter_mut().zip(&*sums).for_each(|(z, sum)| *z = S::narrow(*sum));
+                    }
+                    y.iter_mut().zip(&*sums).for_each(
+                        #[inline(always)]
+                        |(y, sum)| *y = S::narrow(gelu(*sum)),
+                    );
+                },
+            );
+        }
+    });
+}
+
+pub fn backward<S: Factor>(
+    dy: &Tensor,
+    x: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    dx: &mut Tensor,
+    grads: &mut Grads,
+) {
     let (rows, k, out) = (x.rows(), x.dim(), w.rows());
-    let (dy, xs) = (Mat::rows(dy.slice::<T>(), out), Mat::rows(x.slice::<T>(), k));
-    let dx = dx.slice_mut::<T>();
-    gemm(rows, k, out, &dy, &Mat::rows(w.slice::<T>(), k).t(), dx, true);
-    gemm(out, k, rows, &dy.t(), &xs.t(), grads.param::<T>(w), false);
+    let (dy, xs, ws) = (Mat::rows(dy.slice::<S>(), out), Mat::rows(x.slice::<S>(), k), Mat::rows(w.slice::<S>(), k));
+    let product = Product { rows, columns: k, k: out, left: &dy, right: Right::Matrix(&ws.t()) };
+    product.run(dx.slice_mut::<S>().par_chunks_mut((product.block() * k).max(1)), |block, sums, dx| {
+        for (sums, dx) in block.rows_mut(sums, dx, k) {
+            vectorize(
+                #[inline(always)]
+                || narrow(sums, dx),
+            );
+        }
+    });
+    gemm::<S>((out, k, rows), &dy.t(), &xs.t(), grads.param(w), false);
     if let Some(b) = b {
-        add_column_sums(dy.data, out, grads.param::<T>(b));
+        add_column_sums(dy.data, out, grads.param(b));
     }
 }

@@ -6,11 +6,10 @@
 mod cpu;
 mod cuda;
 
-use crate::device::Device;
 use crate::dispatch;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::ops::gelu::{self, gelu};
+use crate::ops::gelu;
 use crate::tape::Tape;
 use crate::tensor::{Tensor, check_shape, same_dtype};
 
@@ -36,18 +35,13 @@ pub fn linear_wide(tape: &mut Tape, x: &Tensor, w: &Tensor, b: Option<&Tensor>) 
     Ok(y)
 }
 
-/// `gelu(x W^T + b)`. On a GPU one launch, which keeps `x W^T + b` for the backward pass and applies gelu before it
-/// rounds; elsewhere the two ops.
+/// `gelu(x W^T + b)` in one pass, which keeps `x W^T + b` for the backward pass and applies gelu before it rounds.
 pub fn linear_gelu(tape: &mut Tape, x: &Tensor, w: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let Device::Cuda(on) = x.device() else {
-        let z = linear(tape, x, w, Some(b), None)?;
-        return gelu(tape, &z);
-    };
     check(x, w, Some(b), None)?;
-    let _span = on.profile.span("linear.gelu");
     let room = || x.device().alloc("linear.gelu", x.dtype(), &[x.rows(), w.rows()]);
     let (mut z, mut y) = (tape.is_recording().then(room).transpose()?, room()?);
-    cuda::forward_gelu(on, x, w, b, z.as_mut(), &mut y)?;
+    dispatch!("linear.gelu", x.device(), x.dtype(), forward_gelu(x, w, b, z.as_mut(), &mut y))?;
+    let (z, y) = (z.map(Tensor::settled), y.settled());
     if let Some(z) = &z {
         record(tape, x, w, Some(b), None, z);
         gelu::record(tape, z, &y);

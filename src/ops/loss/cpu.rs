@@ -1,9 +1,10 @@
 use super::{Distillation, Objective, Teacher, Terms};
 use crate::device::cpu::simd::vectorize;
-use crate::device::cpu::vector::{PARTIAL, chunk, max, sum, sum2};
-use crate::dtype::Real;
+use crate::device::cpu::vector::{PARTIAL, chunk, max, parts, sum, sum2};
+use crate::dtype::{DType, Element, Real};
 use crate::layout::Labels;
 use crate::tensor::Tensor;
+use half::bf16;
 use rayon::prelude::*;
 
 /// Both sums over all cells, divided by `cells`, go to `terms`; the gradient to `dlogits` where there is one.
@@ -15,25 +16,44 @@ pub fn all<T: Real>(
     cells: usize,
     (terms, dlogits): (&mut Tensor, Option<&mut Tensor>),
 ) {
+    match dlogits {
+        Some(d) if d.dtype() == DType::BF16 => {
+            rows::<T, bf16>(logits, labels, objective, teacher, cells, (terms, Some(d)), |x| {
+                bf16::narrow(x.f64() as f32)
+            })
+        }
+        d => rows::<T, T>(logits, labels, objective, teacher, cells, (terms, d), |x| x),
+    }
+}
+
+/// As [`all`], with a gradient in `D`.
+fn rows<T: Real, D: Element>(
+    logits: &Tensor,
+    labels: &Labels,
+    objective: Objective,
+    teacher: Option<&Teacher>,
+    cells: usize,
+    (terms, dlogits): (&mut Tensor, Option<&mut Tensor>),
+    round: impl Fn(T) -> D + Sync,
+) {
     let classes = logits.dim();
     let size = chunk(PARTIAL, classes);
     let (l, t) = (logits.slice::<T>(), teacher.map(|t| (t.logits.slice::<T>(), t)));
-    let blocks: Vec<&mut [T]> = match dlogits {
-        Some(d) => d.slice_mut::<T>().chunks_mut(size).collect(),
-        None => (0..l.len().div_ceil(size)).map(|_| <&mut [T]>::default()).collect(),
-    };
+    let blocks = parts::<D>(dlogits, size, l.len().div_ceil(size));
     let mean = 1.0 / cells.max(1) as f64; // documents without a cell cost nothing
-    let block = |(b, (d, l)): (usize, (&mut [T], &[T]))| {
-        let mut scratch = vec![T::ZERO; classes];
+    let block = |(b, (dlogits, l)): (usize, (&mut [D], &[T]))| {
+        let mut d = vec![T::ZERO; classes];
         let mut sums = Terms::default();
         for (i, l) in l.chunks_exact(classes).enumerate() {
             let row = b * PARTIAL + i;
-            let d = d.get_mut(i * classes..(i + 1) * classes).unwrap_or(&mut scratch);
-            let own = row_loss(l, &positives(labels, row), objective, d);
-            let distilled = t.map_or(0.0, |(t, teacher)| distil(l, &t[row * classes..][..classes], teacher, d));
+            let own = row_loss(l, &positives(labels, row), objective, &mut d);
+            let distilled = t.map_or(0.0, |(t, teacher)| distil(l, &t[row * classes..][..classes], teacher, &mut d));
             sums.objective += own;
             sums.distillation += distilled;
-            scale(d, T::of(if (own + distilled).is_finite() { mean } else { f64::NAN }));
+            scale(&mut d, T::of(if (own + distilled).is_finite() { mean } else { f64::NAN }));
+            if let Some(dlogits) = dlogits.get_mut(i * classes..(i + 1) * classes) {
+                dlogits.iter_mut().zip(&d).for_each(|(to, &d)| *to = round(d));
+            }
         }
         sums
     };

@@ -103,7 +103,7 @@ pub fn loss(
     let gradient = || device.alloc("loss.dlogits", device.gradient_dtype(logits.dtype()), logits.shape());
     let mut dlogits = if tape.is_recording() { Some(gradient()?) } else { None };
     let into = (&mut terms, dlogits.as_mut());
-    dispatch!("loss", device, logits.dtype(), all(logits, labels, objective, teacher, cells, into))?;
+    dispatch!("loss", device, logits.dtype(), wide all(logits, labels, objective, teacher, cells, into))?;
     if let Some(dlogits) = dlogits {
         let logits = logits.clone();
         tape.record(move |grads| grads.put(&logits, dlogits));

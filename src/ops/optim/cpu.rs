@@ -1,8 +1,9 @@
 use super::{Hyper, SLACK, Span};
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::sum;
-use crate::dtype::Real;
+use crate::dtype::{Element, Real};
 use crate::tensor::Tensor;
+use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -22,11 +23,11 @@ struct Update<T> {
     decay: T,
 }
 
-/// `norm` receives the norm and the clip factor, NaN where no step was taken. (No tensor of the CPU is a bf16 copy.)
+/// `norm` receives the norm and the clip factor, NaN where no step was taken.
 #[allow(clippy::too_many_arguments)]
 pub fn update<T: Real>(
     weights: &mut Tensor,
-    _copy: Option<&mut Tensor>,
+    copy: Option<&mut Tensor>,
     grad: &Tensor,
     moments: (&mut Tensor, &mut Tensor),
     spans: &[Span],
@@ -41,12 +42,14 @@ pub fn update<T: Real>(
     let scale = if taken { (clip / (length + SLACK)).min(1.0) } else { f64::NAN };
     norm.slice_mut::<f64>().copy_from_slice(&[length, scale]);
     if taken {
-        step::<T>(weights, grad, moments, spans, hyper, t, scale);
+        step::<T>(weights, copy, grad, moments, spans, hyper, t, scale);
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn step<T: Real>(
     value: &mut Tensor,
+    copy: Option<&mut Tensor>,
     grad: &Tensor,
     (m, v): (&mut Tensor, &mut Tensor),
     spans: &[Span],
@@ -55,6 +58,7 @@ fn step<T: Real>(
     clip: f64,
 ) {
     let (value, m, v) = (value.slice_mut::<T>(), m.slice_mut::<T>(), v.slice_mut::<T>());
+    let copy = copy.map(|c| c.slice_mut::<bf16>()).unwrap_or_default();
     let correction = hyper.correction(t);
     for span in spans {
         let at = span.range.clone();
@@ -70,12 +74,16 @@ fn step<T: Real>(
         };
         let moments = m[at.clone()].par_chunks_mut(BLOCK).zip(v[at.clone()].par_chunks_mut(BLOCK));
         let values = value[at.clone()].par_chunks_mut(BLOCK).zip(grad.slice::<T>()[at].par_chunks(BLOCK));
-        values.zip(moments).for_each(|((value, grad), (m, v))| update.run(value, grad, m, v));
+        let copies = match copy.get_mut(span.range.clone()) {
+            Some(copy) => copy.chunks_mut(BLOCK).collect(),
+            None => (0..values.len()).map(|_| <&mut [bf16]>::default()).collect::<Vec<_>>(),
+        };
+        values.zip(moments).zip(copies).for_each(|(((value, grad), (m, v)), copy)| update.run(value, copy, grad, m, v));
     }
 }
 
 impl<T: Real> Update<T> {
-    fn run(self, value: &mut [T], grad: &[T], m: &mut [T], v: &mut [T]) {
+    fn run(self, value: &mut [T], copy: &mut [bf16], grad: &[T], m: &mut [T], v: &mut [T]) {
         vectorize(
             #[inline(always)]
             || {
@@ -86,6 +94,10 @@ impl<T: Real> Update<T> {
                     let moved = *x - self.rate * *m / (v.sqrt() + self.eps);
                     *x = moved - self.decay * moved;
                 }
+                copy.iter_mut().zip(&*value).for_each(
+                    #[inline(always)]
+                    |(copy, x)| *copy = bf16::narrow(x.f64() as f32),
+                );
             },
         );
     }

@@ -94,7 +94,7 @@ pub fn update(
     check_spans(spans, grad.len())?;
     let mut values = device.alloc("norm", DType::F64, &[2])?;
     let (after, norm) = (after.map(|after| &after.values), &mut values);
-    dispatch!("adamw", device, dtype, update(weights, copy, grad, (m, v), spans, hyper, t, clip, after, norm))?;
+    dispatch!("adamw", device, dtype, wide update(weights, copy, grad, (m, v), spans, hyper, t, clip, after, norm))?;
     Ok(Norm { values })
 }
 
@@ -111,6 +111,6 @@ fn check_spans(spans: &[Span], len: usize) -> Result<()> {
 
 /// The first of the named ranges with a NaN or an infinity in it.
 pub fn first_non_finite<'a>(grad: &Tensor, names: &[(&'a str, Range<usize>)]) -> Result<Option<&'a str>> {
-    let found = dispatch!("first_non_finite", grad.device(), grad.dtype(), first_non_finite(grad, names))?;
+    let found = dispatch!("first_non_finite", grad.device(), grad.dtype(), wide first_non_finite(grad, names))?;
     Ok(found.map(|i| names[i].0))
 }

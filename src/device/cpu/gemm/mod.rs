@@ -1,0 +1,257 @@
+//! Matrix product: the one seam through which every dense product on the CPU goes.
+//!
+//! `A[m, k] B[n, k]^T`, both operands described by how rows of them are made ([`AsLeft`]) or packed ([`Panels`]), so
+//! that transposes, columns of a wider matrix and generated operands (the grouped bilinear's outer products) cost
+//! nothing extra. B is packed in panels of `[k][width]`, once for good where it is a weight that does not change;
+//! rows of A are read in place where they can be. A register tile of `mr x nr` accumulators walks down k (Goto and van
+//! de Geijn 2008; BLIS). Sums are f32 for bf16 and f32, and the caller gets them block by block while they are in the
+//! caches ([`Product::run`]): bias, gelu, residual and rounding cost no pass over memory.
+//!
+//! Deterministic: an element is the sum over k in order, in chunks of [`CHUNK`], whatever m, the
+//! blocking or the number of threads, so a row's bits do not depend on the rows that share the call.
+
+mod operand;
+mod tile;
+
+pub use operand::{AsLeft, Left, Mat, Packed, Panels, join};
+pub use tile::Factor;
+
+use super::scratch::Scratch;
+use super::simd::{self, Kernel};
+use crate::dtype::Real;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Elements of k summed at a time. Part of the definition of the result's bits.
+pub const CHUNK: usize = 512;
+
+/// Columns of C that a task sums at a time: the sums and a panel of B stay in the second-level cache.
+const SLAB: usize = 1024;
+/// Sums that a task has at most.
+const SUMS: usize = 96 * SLAB;
+/// Elements of B that are packed at a time, in panels that are not kept.
+const PACKED: usize = 8 << 20;
+
+/// `C[rows of A, rows of B] = A B^T` or `C += A B^T`, on the calling thread, with B's units from `from` on.
+/// C has rows of `stride` elements; only the rows of A times the rows of B of it are touched.
+pub fn multiply<S: Factor>(a: &Left<'_, S>, b: &Packed<S>, c: &mut [S::Wide], stride: usize, assign: bool) {
+    assert!(a.units() == b.units);
+    multiply_part(a, b, 0..b.rows, 0, c, stride, assign);
+}
+
+/// Of `b` the rows of `columns`, which begin at a panel, and the units from `from` on, as many as `a` has.
+fn multiply_part<S: Factor>(
+    a: &Left<'_, S>,
+    b: &Packed<S>,
+    columns: Range<usize>,
+    from: usize,
+    c: &mut [S::Wide],
+    stride: usize,
+    assign: bool,
+) {
+    assert!(from + a.units() <= b.units && columns.start.is_multiple_of(b.width) && columns.end <= b.rows);
+    simd::run(Multiply { a, b, columns, from, c, stride, assign });
+}
+
+struct Multiply<'a, S: Factor> {
+    a: &'a Left<'a, S>,
+    b: &'a Packed<S>,
+    columns: Range<usize>,
+    from: usize,
+    c: &'a mut [S::Wide],
+    stride: usize,
+    assign: bool,
+}
+
+impl<S: Factor> Kernel for Multiply<'_, S> {
+    type Output = ();
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        match (tile::size::<S>().mr, self.b.width) {
+            (12, 32) => self.tiles::<12, 32, FMA>(),
+            (12, 16) => self.tiles::<12, 16, FMA>(),
+            (6, 16) => self.tiles::<6, 16, FMA>(),
+            (6, 8) => self.tiles::<6, 8, FMA>(),
+            (4, 8) => self.tiles::<4, 8, FMA>(),
+            _ => self.tiles::<4, 4, FMA>(),
+        }
+    }
+}
+
+impl<S: Factor> Multiply<'_, S> {
+    /// Each panel of B stays in the nearer caches while all rows of A pass.
+    #[inline(always)]
+    fn tiles<const MR: usize, const NR: usize, const FMA: bool>(self) {
+        let (units, width) = (self.a.units(), self.columns.len());
+        let panels = self.b.units().chunks_exact((NR * self.b.units).max(1)).skip(self.columns.start / NR);
+        for (jb, panel) in panels.take(width.div_ceil(NR)).enumerate() {
+            let lines = &panel.as_chunks::<NR>().0[self.from..self.from + units];
+            let cols = NR.min(width - jb * NR);
+            for (ia, rows) in self.a.tiles(MR).enumerate() {
+                let acc = S::tile::<MR, NR, FMA>(rows, lines);
+                let c = &mut self.c[ia * MR * self.stride + jb * NR..];
+                store(&acc[..rows.rows], c, self.stride, cols, self.assign);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn store<T: Real, const NR: usize>(acc: &[[T; NR]], c: &mut [T], stride: usize, cols: usize, assign: bool) {
+    for (i, line) in acc.iter().enumerate() {
+        let out = &mut c[i * stride..i * stride + cols];
+        match (assign, <&mut [T; NR]>::try_from(&mut *out)) {
+            (true, Ok(out)) => *out = *line,
+            (true, Err(_)) => out.copy_from_slice(&line[..cols]),
+            (false, Ok(out)) => (0..NR).for_each(|j| out[j] += line[j]),
+            (false, Err(_)) => out.iter_mut().zip(line).for_each(|(o, x)| *o += *x),
+        }
+    }
+}
+
+/// The right operand.
+pub enum Right<'a, S: Factor, B> {
+    Matrix(&'a B),
+    /// Packed in whole, with as many columns as the product.
+    Packed(&'a Packed<S>),
+}
+
+/// `A[rows, k] B[columns, k]^T`.
+pub struct Product<'a, S: Factor, A, B> {
+    pub rows: usize,
+    pub columns: usize,
+    pub k: usize,
+    pub left: &'a A,
+    pub right: Right<'a, S, B>,
+}
+
+/// Sums of a product: rows `rows`, columns `columns`, dense.
+pub struct Block {
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+}
+
+impl Block {
+    /// Each row of `sums` with the same columns of its row in `out`, which has the block's rows, `width` wide.
+    pub fn rows_mut<'a, T, O>(
+        &self,
+        sums: &'a mut [T],
+        out: &'a mut [O],
+        width: usize,
+    ) -> impl Iterator<Item = (&'a mut [T], &'a mut [O])> {
+        let columns = self.columns.clone();
+        let of_row = move |row: &'a mut [O]| &mut row[columns.clone()];
+        sums.chunks_exact_mut(self.columns.len().max(1)).zip(out.chunks_exact_mut(width).map(of_row))
+    }
+}
+
+impl<S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'_, S, A, B> {
+    /// Rows of a task: small enough for an even share, whole register tiles, and sums that stay in the cache.
+    pub fn block(&self) -> usize {
+        let mr = tile::size::<S>().mr;
+        let share = self.rows.div_ceil(8 * rayon::current_num_threads()).clamp(24, 96);
+        share.min(SUMS / self.columns.clamp(1, SLAB)).next_multiple_of(mr)
+    }
+
+    /// Computes on all threads of the current pool and hands every block of sums to `finish`, with the output that
+    /// belongs to its rows: `outs` are one for every [`Product::block`] rows.
+    pub fn run<O: Send>(
+        &self,
+        outs: impl IndexedParallelIterator<Item = O>,
+        finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
+    ) {
+        if self.rows == 0 || self.columns == 0 {
+            return;
+        }
+        let span = (PACKED / self.columns).next_multiple_of(CHUNK);
+        match &self.right {
+            Right::Packed(packed) => self.in_one(packed, outs, finish),
+            Right::Matrix(b) if self.k <= span => {
+                self.in_one(&Packed::right_parallel(*b, 0, self.columns, 0..self.k), outs, finish)
+            }
+            Right::Matrix(b) => self.in_spans(*b, span, outs, finish),
+        }
+    }
+
+    fn rows_of(&self, task: usize) -> Range<usize> {
+        let block = self.block();
+        task * block..((task + 1) * block).min(self.rows)
+    }
+
+    fn in_one<O: Send>(
+        &self,
+        right: &Packed<S>,
+        outs: impl IndexedParallelIterator<Item = O>,
+        finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
+    ) {
+        assert!(right.rows == self.columns);
+        outs.enumerate().for_each(|(task, mut out)| {
+            for first in (0..self.columns).step_by(SLAB) {
+                let block = Block { rows: self.rows_of(task), columns: first..(first + SLAB).min(self.columns) };
+                let mut sums = Scratch::new(block.rows.len() * block.columns.len());
+                self.sum(&block, right, 0..self.k, &mut sums, true);
+                finish(&block, &mut sums, &mut out);
+            }
+        });
+    }
+
+    /// Where panels of all of B would be large: part of k by part, the sums of all of C kept in between.
+    fn in_spans<O: Send>(
+        &self,
+        right: &B,
+        span: usize,
+        outs: impl IndexedParallelIterator<Item = O>,
+        finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
+    ) {
+        let block = |task: usize| Block { rows: self.rows_of(task), columns: 0..self.columns };
+        let size = self.block() * self.columns;
+        let mut sums = vec![S::Wide::ZERO; self.rows * self.columns];
+        for from in (0..self.k).step_by(span) {
+            let part = from..(from + span).min(self.k);
+            let right = Packed::right_parallel(right, 0, self.columns, part.clone());
+            let tasks = sums.par_chunks_mut(size).enumerate();
+            tasks.for_each(|(task, sums)| self.sum(&block(task), &right, part.clone(), sums, from == 0));
+        }
+        let tasks = outs.zip(sums.par_chunks_mut(size)).enumerate();
+        tasks.for_each(|(task, (mut out, sums))| finish(&block(task), sums, &mut out));
+    }
+
+    /// Adds the part of k that `right` has.
+    fn sum(&self, block: &Block, right: &Packed<S>, part: Range<usize>, sums: &mut [S::Wide], assign: bool) {
+        if part.is_empty() {
+            sums.fill(S::Wide::ZERO);
+        }
+        for from in part.clone().step_by(CHUNK) {
+            let left = self.left.left(block.rows.start, block.rows.len(), from..(from + CHUNK).min(part.end));
+            let (columns, unit) = (block.columns.clone(), (from - part.start) / S::K);
+            multiply_part(&left, right, columns, unit, sums, block.columns.len(), assign && from == part.start);
+        }
+    }
+}
+
+/// `C[m, n] = A[m, k] B[n, k]^T` (assign) or `C += A B^T`, on all threads of the current pool; C is row-major, `n` wide.
+pub fn gemm<S: Factor>(
+    (m, n, k): (usize, usize, usize),
+    a: &impl AsLeft<S>,
+    b: &impl Panels<S>,
+    c: &mut [S::Wide],
+    assign: bool,
+) {
+    debug_assert!(c.len() == m * n);
+    let product = Product { rows: m, columns: n, k, left: a, right: Right::Matrix(b) };
+    product.run(c.par_chunks_mut((product.block() * n).max(1)), |block, sums, c| {
+        for (sums, c) in block.rows_mut(sums, c, n) {
+            match assign {
+                true => c.copy_from_slice(sums),
+                false => add(c, sums),
+            }
+        }
+    });
+}
+
+fn add<T: Real>(c: &mut [T], sums: &[T]) {
+    simd::vectorize(
+        #[inline(always)]
+        || super::vector::add_to(c, sums),
+    );
+}

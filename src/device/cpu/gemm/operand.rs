@@ -1,0 +1,298 @@
+//! What products read: matrices in memory or generated, as rows or packed into panels.
+
+use super::tile::{self, Factor, Rows};
+use crate::device::cpu::scratch::Scratch;
+use crate::device::cpu::simd;
+use crate::dtype::Element;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// A matrix that can write rows of itself, transposed, into a packed panel.
+pub trait Panels<S: Factor>: Sync {
+    /// With `j` counting units: `out[j * width + i]` becomes the values of row `row + i` from column
+    /// `columns.start + j * S::K` on; beyond the last column they are zero. Leaves `rows <= i < width` alone.
+    fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]);
+}
+
+/// A matrix that can be the left operand.
+pub trait AsLeft<S: Factor>: Sync {
+    /// Rows `row..row + rows` of `columns`.
+    fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, S>;
+}
+
+/// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub struct Mat<'a, T> {
+    pub data: &'a [T],
+    pub row_stride: usize,
+    pub col_stride: usize,
+}
+
+impl<'a, T> Mat<'a, T> {
+    /// Rows of `data`, each `width` long.
+    pub fn rows(data: &'a [T], width: usize) -> Self {
+        Mat { data, row_stride: width, col_stride: 1 }
+    }
+    /// The transpose.
+    pub fn t(self) -> Self {
+        Mat { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
+    }
+    /// Starts at element `(row, col)`.
+    pub fn from(self, row: usize, col: usize) -> Self {
+        let at = (row * self.row_stride + col * self.col_stride).min(self.data.len());
+        Mat { data: &self.data[at..], ..self }
+    }
+}
+
+impl<S: Factor> Panels<S> for Mat<'_, S> {
+    #[inline(always)]
+    fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        match (self.row_stride, rows == width) {
+            (1, true) => match width {
+                // Lines of a known length are a few vector moves, not a call.
+                12 => self.copy_lines::<12>(row, columns, out),
+                16 => self.copy_lines::<16>(row, columns, out),
+                32 => self.copy_lines::<32>(row, columns, out),
+                _ => self.copy_any_lines(row, rows, columns, width, out),
+            },
+            (1, false) => self.copy_any_lines(row, rows, columns, width, out),
+            _ => self.transpose(row, rows, columns, width, out),
+        }
+    }
+}
+
+impl<S: Factor> Mat<'_, S> {
+    /// The rows `row..row + rows` of a column, of a matrix whose columns are contiguous.
+    #[inline(always)]
+    fn column(&self, k: usize, row: usize, rows: usize) -> &[S] {
+        &self.data[k * self.col_stride + row..][..rows]
+    }
+    #[inline(always)]
+    fn copy_lines<const W: usize>(&self, row: usize, columns: Range<usize>, out: &mut [S::Unit]) {
+        let zeros = [S::default(); W];
+        for (line, k) in out.as_chunks_mut::<W>().0.iter_mut().zip(columns.clone().step_by(S::K)) {
+            let Some(first) = self.column(k, row, W).first_chunk::<W>() else { continue };
+            let more = S::K == 2 && k + 1 < columns.end;
+            let second = if more { self.column(k + 1, row, W).first_chunk::<W>().unwrap_or(&zeros) } else { &zeros };
+            (0..W).for_each(
+                #[inline(always)]
+                |i| line[i] = S::unit(first[i], second[i]),
+            );
+        }
+    }
+    #[inline(always)]
+    fn copy_any_lines(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        for (line, k) in out.chunks_exact_mut(width).zip(columns.clone().step_by(S::K)) {
+            let first = self.column(k, row, rows);
+            match S::K == 2 && k + 1 < columns.end {
+                true => join(first, self.column(k + 1, row, rows), line),
+                false => line.iter_mut().zip(first).for_each(|(o, &x)| *o = S::unit(x, S::default())),
+            }
+        }
+    }
+    /// In pieces of which both sides stay in the first-level cache.
+    #[inline(always)]
+    fn transpose(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        const PIECE: usize = 32;
+        for (p, piece) in out.chunks_mut(PIECE * width).enumerate() {
+            let k = columns.start + p * PIECE * S::K;
+            for i in 0..rows {
+                let at = (row + i) * self.row_stride + k * self.col_stride;
+                let line = self.data[at..].iter().step_by(self.col_stride).copied().take(columns.end - k);
+                let units = piece[i..].iter_mut().step_by(width);
+                match S::K {
+                    1 => units.zip(line).for_each(|(o, x)| *o = S::unit(x, S::default())),
+                    _ if self.col_stride == 1 => {
+                        let (pairs, last) = self.data[at..at + columns.end - k].as_chunks::<2>();
+                        let last = last.first().map(|&x| [x, S::default()]);
+                        units.zip(pairs.iter().copied().chain(last)).for_each(|(o, [a, b])| *o = S::unit(a, b));
+                    }
+                    _ => {
+                        let mut line = line;
+                        units.for_each(|o| {
+                            let first = line.next().unwrap_or_default();
+                            *o = S::unit(first, line.next().unwrap_or_default());
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A line of a panel from two columns.
+#[inline(always)]
+pub fn join<S: Factor>(first: &[S], second: &[S], line: &mut [S::Unit]) {
+    line.iter_mut().zip(first.iter().zip(second)).for_each(
+        #[inline(always)]
+        |(o, (&a, &b))| *o = S::unit(a, b),
+    );
+}
+
+impl<S: Factor> AsLeft<S> for Mat<'_, S> {
+    /// Where rows are contiguous and do not fight for cache lines they are read in place.
+    fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, S> {
+        let k = columns.len();
+        if self.col_stride != 1 || rows == 0 || k == 0 {
+            return Left::packed(self, row, rows, columns);
+        }
+        let stride = self.row_stride;
+        let data = &self.data[row * stride + columns.start..(row + rows - 1) * stride + columns.end];
+        if k.is_multiple_of(S::K) && !collides::<S>(stride) {
+            return Left::Rows { data, stride, rows, k };
+        }
+        Left::generate(rows, k, |i, line| line.copy_from_slice(&data[i * stride..][..k]))
+    }
+}
+
+/// Rows at a multiple of 2048 bytes would fight for the same lines of the first-level cache.
+fn collides<S: Element>(stride: usize) -> bool {
+    (stride * S::DTYPE.size()).is_multiple_of(2048)
+}
+
+/// A left operand: rows in place, rows of its own, or panels.
+pub enum Left<'a, S: Factor> {
+    Rows { data: &'a [S], stride: usize, rows: usize, k: usize },
+    Own { data: Scratch<S>, stride: usize, rows: usize, k: usize },
+    Packed(Packed<S>),
+}
+
+impl<'a, S: Factor> Left<'a, S> {
+    /// Rows `row..row + rows` of `columns` of `x`.
+    pub fn new(x: &'a impl AsLeft<S>, row: usize, rows: usize, columns: Range<usize>) -> Self {
+        x.left(row, rows, columns)
+    }
+    /// Rows that `fill(i, line)` writes, `k` long.
+    pub fn generate(rows: usize, k: usize, mut fill: impl FnMut(usize, &mut [S])) -> Self {
+        let mut stride = k.next_multiple_of(S::K);
+        if collides::<S>(stride) {
+            stride += 32;
+        }
+        let mut data = Scratch::new(rows * stride);
+        for (i, line) in data.chunks_exact_mut(stride.max(1)).enumerate() {
+            fill(i, &mut line[..k]);
+            line[k..].fill(S::default()); // the other half of the last unit
+        }
+        Left::Own { data, stride, rows, k }
+    }
+    /// As panels.
+    pub fn packed(x: &impl Panels<S>, row: usize, rows: usize, columns: Range<usize>) -> Self {
+        Left::Packed(Packed::new(x, row, rows, columns, tile::size::<S>().mr))
+    }
+    pub(super) fn units(&self) -> usize {
+        match self {
+            Left::Rows { k, .. } | Left::Own { k, .. } => k.div_ceil(S::K),
+            Left::Packed(packed) => packed.units,
+        }
+    }
+    /// As tiles of at most `mr` rows.
+    #[inline(always)]
+    pub(super) fn tiles(&self, mr: usize) -> impl Iterator<Item = Rows<'_, S>> {
+        let (data, rows, row, step, tile): (&[S], _, _, _, _) = match self {
+            Left::Rows { data, stride, rows, .. } => (data, *rows, *stride, S::K, mr * stride),
+            Left::Own { data, stride, rows, .. } => (data, *rows, *stride, S::K, mr * stride),
+            // A unit's values lie next to each other, and a tile's rows do.
+            Left::Packed(p) => {
+                (bytemuck::cast_slice(p.units()), p.rows, S::K, S::K * p.width, p.units * p.width * S::K)
+            }
+        };
+        (0..rows.div_ceil(mr)).map(move |i| Rows { data: &data[i * tile..], rows: mr.min(rows - i * mr), row, step })
+    }
+}
+
+/// Panels of an operand: `ceil(rows / width)` panels of `[units][width]`, zero beyond `rows`.
+pub struct Packed<S: Factor> {
+    data: Memory<S::Unit>,
+    pub(super) rows: usize,
+    /// Of k.
+    pub(super) units: usize,
+    pub(super) width: usize,
+}
+
+/// Of a thread for a while, or for good.
+enum Memory<U: bytemuck::Pod> {
+    Scratch(Scratch<U>),
+    Own(Vec<U>),
+}
+
+impl<S: Factor> Packed<S> {
+    fn new(x: &impl Panels<S>, row: usize, rows: usize, columns: Range<usize>, width: usize) -> Self {
+        let mut made = Self::scratch(rows, columns.len(), width);
+        let panels = made.panels_mut().enumerate();
+        panels.for_each(|(p, panel)| pack(x, row, rows, columns.clone(), width, p, panel));
+        made
+    }
+    /// Panels with arbitrary contents.
+    fn scratch(rows: usize, k: usize, width: usize) -> Self {
+        let units = k.div_ceil(S::K);
+        Packed { data: Memory::Scratch(Scratch::new(rows.div_ceil(width) * width * units)), rows, units, width }
+    }
+    /// Rows `row..row + rows` of `x` as a right operand: they are columns of the product.
+    pub fn right(x: &impl Panels<S>, row: usize, rows: usize, columns: Range<usize>) -> Self {
+        Self::new(x, row, rows, columns, tile::size::<S>().nr)
+    }
+    /// As [`Packed::right`], all cores packing.
+    pub fn right_parallel(x: &impl Panels<S>, row: usize, rows: usize, columns: Range<usize>) -> Self {
+        Self::in_parallel(Self::scratch(rows, columns.len(), tile::size::<S>().nr), x, row, columns)
+    }
+    /// As [`Packed::right_parallel`] of the whole matrix, to be kept.
+    pub fn right_kept(x: &impl Panels<S>, rows: usize, k: usize) -> Self {
+        let (width, units) = (tile::size::<S>().nr, k.div_ceil(S::K));
+        let data = Memory::Own(bytemuck::zeroed_vec(rows.div_ceil(width) * width * units));
+        Self::in_parallel(Packed { data, rows, units, width }, x, 0, 0..k)
+    }
+    fn in_parallel(mut self, x: &impl Panels<S>, row: usize, columns: Range<usize>) -> Self {
+        let (rows, width) = (self.rows, self.width);
+        let panels: Vec<&mut [S::Unit]> = self.panels_mut().collect();
+        panels.into_par_iter().enumerate().for_each(|(p, panel)| pack(x, row, rows, columns.clone(), width, p, panel));
+        self
+    }
+    fn panels_mut(&mut self) -> impl Iterator<Item = &mut [S::Unit]> {
+        let size = self.width * self.units;
+        let all: &mut [S::Unit] = match &mut self.data {
+            Memory::Scratch(units) => units,
+            Memory::Own(units) => units,
+        };
+        all.chunks_exact_mut(size.max(1))
+    }
+    #[inline(always)]
+    pub(super) fn units(&self) -> &[S::Unit] {
+        match &self.data {
+            Memory::Scratch(units) => units,
+            Memory::Own(units) => units,
+        }
+    }
+    /// The columns of the product.
+    pub fn columns(&self) -> usize {
+        self.rows
+    }
+    /// Bytes of the panels.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.units())
+    }
+}
+
+impl<S: Factor> std::fmt::Debug for Packed<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed {{ rows: {}, units: {} }}", self.rows, self.units)
+    }
+}
+
+fn pack<S: Factor>(
+    x: &impl Panels<S>,
+    row: usize,
+    rows: usize,
+    columns: Range<usize>,
+    width: usize,
+    p: usize,
+    panel: &mut [S::Unit],
+) {
+    let of_panel = width.min(rows - p * width);
+    if of_panel < width {
+        panel.fill(bytemuck::Zeroable::zeroed());
+    }
+    simd::vectorize(
+        #[inline(always)]
+        || x.pack(row + p * width, of_panel, columns, width, panel),
+    );
+}
