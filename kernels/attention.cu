@@ -5,11 +5,12 @@
 //   dV = transpose(P o M) * dout,  dP = M o (dout * transpose(V)),  D = row sums of dout o out = row sums of P o dP,
 //   dS = scale * P o (dP - D),  dQ = dS * K,  dK = transpose(dS) * Q.
 //
-// qkv, dqkv: [rows, 3, heads, HEAD]; out, dout: [rows, heads, HEAD]; lse: [rows, heads] in units of the natural
-// logarithm; `row_terms`, scratch between the two backward kernels: [heads, tiles, 2, 64], lse / ln 2 and D.
-// A sequence is rows base + i * stride (kernels/attention.cuh), so lines of a table work as well as documents.
-// One block a (tile of 64 rows, head): grid (tiles, heads), 128 threads, a warp 16 of the 64 rows. The other side's
-// rows stream through two stages of shared memory, STEP at a time. Shared memory, in values of bf16:
+// qkv, dqkv: [rows, axes, 3, heads, HEAD]; of each axis out, dout: [rows, heads, HEAD] and lse: [rows, heads] in units
+// of the natural logarithm; `row_terms`, scratch between the two backward kernels: [axes, heads, tiles, 2, 64], lse
+// over ln 2 and D. A sequence is rows base + i * stride (kernels/attention.cuh), so lines of a table work as well as
+// documents; tiles: those of one axis, then those of the other. One block a (tile of 64 rows, head, axis): grid (tiles
+// of an axis, heads, axes), one axis in the encoder; 128 threads, a warp 16 of the 64 rows. The other side's rows come
+// through two stages of shared memory, STEP at a time. Shared memory, in values of bf16:
 //   forward (64 + 4 STEP) HEAD; backward (128 + 4 STEP) HEAD, keys + 8 STEP for the row terms.
 //
 // Reads, with t = ceil(len / 64) tiles: forward the tile's Q, and K, V of its sequence: (1 + 2t) N d values;
@@ -55,26 +56,30 @@ template <int HEAD> struct Block {
     int first;    // row of the block
     int warp_row; // and, counted from there, of the warp
     int row;      // g of this thread, in the sequence; it has row + 8 as well
-    int head, width;
+    int head, heads;
 
     __device__ explicit Block(const Attention &of) {
-        const Tile tile = of.tiles[blockIdx.x];
+        const Tile tile = of.tiles[blockIdx.z * gridDim.x + blockIdx.x];
         sequence = tile.sequence;
         first = tile.first;
         warp_row = threadIdx.x / 32 * 16;
         row = first + warp_row + threadIdx.x % 32 / 4;
         head = blockIdx.y;
-        width = of.heads * HEAD;
+        heads = of.heads;
     }
     __device__ int steps() const { return (sequence.len + STEP<HEAD> - 1) / STEP<HEAD>; }
 
     // Of qkv or its gradient: queries (0), keys (1) or values (2).
     template <typename T> __device__ HeadRows<T> part(T *qkv, int part) const {
-        return head_rows(qkv, sequence, 3 * width, part * width + head * HEAD);
+        return qkv_rows<HEAD>(qkv, sequence, heads, head, part);
     }
     // Of out or its gradient.
-    template <typename T> __device__ HeadRows<T> rows(T *out) const {
-        return head_rows(out, sequence, width, head * HEAD);
+    template <typename T> __device__ HeadRows<T> rows(OfAxis<T> out) const {
+        return head_rows(out.own(), sequence, heads * HEAD, head * HEAD);
+    }
+    // Where the row terms of the axis's first tile are.
+    template <typename T> __device__ T *terms(T *row_terms) const {
+        return row_terms + (static_cast<size_t>(blockIdx.z) * heads + head) * gridDim.x * 2 * TILE;
     }
     __device__ void load_owned(bf16 *to, HeadRows<const bf16> from) const {
         load_rows<HEAD, TILE, THREADS>(to, from, first, sequence.len, threadIdx.x);
@@ -174,7 +179,7 @@ __device__ inline void update_softmax(Softmax &state, float (&scores)[TILES][4],
 }
 
 template <int HEAD>
-__device__ inline void forward(const bf16 *qkv, const Attention &of, bf16 *out, float *lse) {
+__device__ inline void forward(const bf16 *qkv, const Attention &of, OfAxis<bf16> out, OfAxis<float> lse) {
     constexpr int TILES = STEP<HEAD> / 8;
     extern __shared__ __align__(128) bf16 shared[];
     bf16 *queries = shared, *stages = queries + TILE * HEAD;
@@ -229,7 +234,7 @@ __device__ inline void forward(const bf16 *qkv, const Attention &of, bf16 *out, 
         factors[half] = of.drop.scale / sum;
         if (lane % 4 == 0 && row < len) {
             const float log_sum = state.largest[half] * of.scale + log2f(sum) * LN_2;
-            lse[static_cast<size_t>(block.sequence.row(row)) * of.heads + block.head] = log_sum;
+            lse.own()[static_cast<size_t>(block.sequence.row(row)) * of.heads + block.head] = log_sum;
         }
     }
     block.store(block.rows(out), sums, factors[0], factors[1], queries);
@@ -256,8 +261,8 @@ __device__ inline void multiply_elements(float (&sums)[2], const bf16 *left, con
 
 // dQ of 64 queries, and their row terms. Queries behind the last one get terms that make P and dS 0.
 template <int HEAD>
-__device__ inline void backward_queries(const bf16 *qkv, const bf16 *out, const float *lse, const bf16 *dout,
-                                        const Attention &of, bf16 *dqkv, float *row_terms) {
+__device__ inline void backward_queries(const bf16 *qkv, OfAxis<const bf16> out, OfAxis<const float> lse,
+                                        OfAxis<const bf16> dout, const Attention &of, bf16 *dqkv, float *row_terms) {
     constexpr int TILES = STEP<HEAD> / 8;
     extern __shared__ __align__(128) bf16 shared[];
     bf16 *queries = shared, *douts = queries + TILE * HEAD, *stages = douts + TILE * HEAD;
@@ -278,12 +283,12 @@ __device__ inline void backward_queries(const bf16 *qkv, const bf16 *out, const 
     const uint64_t group = first_group(block.sequence.row(block.row + lane % 2 * 8), of.heads, block.head);
     float log_sums[2] = {INFINITY, INFINITY}, products[2];
     multiply_elements<HEAD>(products, douts, outs, block.warp_row);
-    float *terms = row_terms + (static_cast<size_t>(block.head) * gridDim.x + blockIdx.x) * 2 * TILE;
+    float *terms = block.terms(row_terms) + blockIdx.x * 2 * TILE;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = block.row + half * 8;
         if (row < len) {
-            log_sums[half] = lse[static_cast<size_t>(block.sequence.row(row)) * of.heads + block.head] * LOG2_E;
+            log_sums[half] = lse.own()[static_cast<size_t>(block.sequence.row(row)) * of.heads + block.head] * LOG2_E;
         }
         if (lane % 4 == 0) {
             terms[row - block.first] = log_sums[half];
@@ -324,16 +329,15 @@ __device__ inline void backward_queries(const bf16 *qkv, const bf16 *out, const 
 
 // dK and dV of 64 keys. All products are transposed: rows are keys, columns queries.
 template <int HEAD>
-__device__ inline void backward_keys(const bf16 *qkv, const bf16 *dout, const float *row_terms, const Attention &of,
-                                     bf16 *dqkv) {
+__device__ inline void backward_keys(const bf16 *qkv, OfAxis<const bf16> dout, const float *row_terms,
+                                     const Attention &of, bf16 *dqkv) {
     constexpr int TILES = STEP<HEAD> / 8;
     constexpr int STAGE = 2 * STEP_VALUES<HEAD> + 4 * STEP<HEAD>; // queries, gradients of out, row terms
     extern __shared__ __align__(128) bf16 shared[];
     bf16 *keys = shared, *values = keys + TILE * HEAD, *stages = values + TILE * HEAD;
     const Block<HEAD> block(of);
     // Where those of the sequence's first tile are.
-    const float *terms =
-        row_terms + (static_cast<size_t>(block.head) * gridDim.x + blockIdx.x - block.first / TILE) * 2 * TILE;
+    const float *terms = block.terms(row_terms) + (blockIdx.x - block.first / TILE) * 2 * TILE;
     const auto load_step = [&](int step) {
         bf16 *to = stages + step % 2 * STAGE;
         block.load_step(to, block.part(qkv, 0), block.rows(dout), step);
@@ -396,21 +400,24 @@ __device__ inline void backward_keys(const bf16 *qkv, const bf16 *dout, const fl
     block.store(block.part(dqkv, 2), dv, 1.0f, 1.0f, values);
 }
 
+// Blocks an SM; 0: as ptxas likes, which holds heads of 48 to the registers of four, and spills.
+template <int HEAD> constexpr int FORWARD_BLOCKS = HEAD == 48 ? 3 : 0;
+
 #define FOR_HEAD_SIZE(HEAD)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-        attention_forward_##HEAD(const bf16 *qkv, const Tile *tiles, bf16 *out, float *lse, int heads, float scale,    \
-                                 Dropout drop) {                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<HEAD>)                                        \
+        attention_forward_##HEAD(const bf16 *qkv, const Tile *tiles, OfAxis<bf16> out, OfAxis<float> lse, int heads,   \
+                                 float scale, Dropout drop) {                                                          \
         forward<HEAD>(qkv, {tiles, heads, scale, drop}, out, lse);                                                     \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-        attention_backward_queries_##HEAD(const bf16 *qkv, const bf16 *out, const float *lse, const bf16 *dout,        \
-                                          const Tile *tiles, bf16 *dqkv, float *row_terms, int heads, float scale,     \
-                                          Dropout drop) {                                                              \
+        attention_backward_queries_##HEAD(const bf16 *qkv, OfAxis<const bf16> out, OfAxis<const float> lse,            \
+                                          OfAxis<const bf16> dout, const Tile *tiles, bf16 *dqkv, float *row_terms,    \
+                                          int heads, float scale, Dropout drop) {                                      \
         backward_queries<HEAD>(qkv, out, lse, dout, {tiles, heads, scale, drop}, dqkv, row_terms);                     \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-        attention_backward_keys_##HEAD(const bf16 *qkv, const bf16 *dout, const float *row_terms, const Tile *tiles,   \
-                                       bf16 *dqkv, int heads, float scale, Dropout drop) {                             \
+        attention_backward_keys_##HEAD(const bf16 *qkv, OfAxis<const bf16> dout, const float *row_terms,               \
+                                       const Tile *tiles, bf16 *dqkv, int heads, float scale, Dropout drop) {          \
         backward_keys<HEAD>(qkv, dout, row_terms, {tiles, heads, scale, drop}, dqkv);                                  \
     }
 

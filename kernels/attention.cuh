@@ -30,6 +30,22 @@ __device__ inline HeadRows<T> head_rows(T *tensor, const Sequence &sequence, int
     return {tensor + sequence.base * pitch + column, sequence.stride * pitch};
 }
 
+// A block computes along axis blockIdx.z of gridDim.z. (The encoder has one axis, a table may have two.)
+
+// Queries (part 0), keys (1) or values (2) of the block's axis in qkv or its gradient: [rows, axes, 3, heads, HEAD].
+template <int HEAD, typename T>
+__device__ inline HeadRows<T> qkv_rows(T *qkv, const Sequence &sequence, int heads, int head, int part) {
+    const int width = heads * HEAD;
+    return head_rows(qkv, sequence, 3 * width * gridDim.z, (3 * blockIdx.z + part) * width + head * HEAD);
+}
+
+// Tensors of which each axis has its own.
+template <typename T> struct OfAxis {
+    T *first, *second;
+
+    __device__ T *own() const { return blockIdx.z == 0 ? first : second; }
+};
+
 // Row `row` and the ROWS - 1 behind it, in the background, by THREADS threads of which this is number `thread`; zeros
 // from row `len` on.
 template <int HEAD, int ROWS, int THREADS>

@@ -25,9 +25,9 @@
 // through shared memory to the threads, one a key, so that A and dA are read and written in runs; ds goes back as bf16.
 // Backward recomputes the scores and the dropout factors.
 //
-// Launch: 128 threads, grid (blocks as above, heads), shared_bytes(DIM); queries 256 threads. DIM: 32, 64 or 128. Rows
-// of A start wherever the number of tokens puts them, so a warp's 128 bytes of it usually touch five sectors instead of
-// four (load and store efficiency 80 % there); sums writes 128 bytes a block, wherever they start.
+// Launch: 128 threads, grid (blocks as above, heads), shared_bytes(DIM); queries 256 threads. DIM: 32, 48, 64, 96 or
+// 128. Rows of A start wherever the number of tokens puts them, so a warp's 128 bytes of it usually touch five sectors
+// instead of four (load and store efficiency 80 % there); sums writes 128 bytes a block, wherever they start.
 // Not measured on a GPU yet.
 #include "common.cuh"
 
@@ -342,11 +342,14 @@ template <int DIM> __device__ inline void add_keys(float (&dk)[2][DIM / 8][4], c
     }
 }
 
-// The tile's share of dq of the chunk's sources, ds * keys; a warp makes a quarter of the columns.
+// The tile's share of dq of the chunk's sources, ds * keys; a warp makes a quarter of the columns, of 48 a third.
 template <int DIM>
 __device__ inline void add_queries(const Shared<DIM> &shared, float *partial, int count, int heads, int head) {
-    constexpr int TILES = DIM / 32;
+    constexpr int TILES = (DIM + 31) / 32; // of eight columns
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * TILES;
+    if (DIM % 32 != 0 && first >= DIM / 8) {
+        return; // the fourth warp has none
+    }
     float dq[TILES][4] = {};
 #pragma unroll 2
     for (int key = 0; key < KEYS; key += 16) {
@@ -445,7 +448,9 @@ __device__ inline void backward(const Layer &layer, const Tile *tiles, const flo
     }
 
 SIZES(32)
+SIZES(48)
 SIZES(64)
+SIZES(96)
 SIZES(128)
 
 constexpr int THREADS = 256; // of the kernel below

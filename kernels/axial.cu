@@ -1,24 +1,25 @@
-// Attention along the lines of many n x n tables, n <= 64, forward and backward: a line's whole softmax lies in
-// registers, so nothing is saved for the backward pass. (Longer lines: the kernels of attention.cu.)
+// Attention along the lines of many n x n tables, n <= 64, along one axis or both in one launch, forward and backward:
+// a line's whole softmax lies in registers, so nothing is saved for the backward pass. (Longer lines: attention.cu.)
 //
 //   S = scale * Q * transpose(K) + bias of the last key,  P = softmax(S),  out = P * V;
 //   dV = transpose(P) * dout,  dP = dout * transpose(V),  dS = scale * P o (dP - row sums of P o dP),
 //   dQ = dS * K,  dK = transpose(dS) * Q.
 //
-// qkv, dqkv: [cells, 3, heads, HEAD]; out, dout: [cells, heads, HEAD]. lines: a table's rows or columns, as sequences
-// base + i * stride, so a cell's HEAD values are one run of 64 to 256 bytes on either axis. The last key of a table
-// with a pad index stands for several equal keys: the log of how many is its bias.
+// qkv, dqkv: [cells, axes, 3, heads, HEAD]; out, dout of each axis: [cells, heads, HEAD]. lines: the tables' columns or
+// rows, or the ones and then the others, as sequences base + i * stride, so a cell's HEAD values are one run of 64 to
+// 256 bytes on either axis; `count` of them an axis. The last key of a table with a pad index stands for several equal
+// keys: the log of how many is its bias.
 // A unit is (line, head), heads of a line one after the other. Lines are sorted by the host into those of at most
 // 16, 32 and 64 cells (LONGEST): a block of 128 threads takes 4, 2 or 1 units, 64 rows of shared memory and a warp
-// for every 16 of them. Grid: units / (64 / LONGEST), rounded up. Shared memory, in values of bf16:
+// for every 16 of them. Grid: (units of an axis / (64 / LONGEST), rounded up; 1; axes). Shared memory, in values:
 //   forward 192 HEAD; backward 256 HEAD + 128 LONGEST.
 //
-// Forward reads 3 N d and writes N d values; backward reads 4 N d (qkv, dout) and writes 3 N d, both nothing twice but
-// for the 16 bytes that say to each thread which line it has. All results are assigned. A line and head has one owner,
-// a warp all sums of its 16 rows; warps meet in P and dS in shared memory, which dV and dK sum in the order of the
-// queries. Backward recomputes P. Counted on softgpu (tests/ops/axial.rs holds them to it) for tables of 19, 20 and 42,
-// 8 heads of 96, along either axis: bytes are those above, all sectors full, no bank conflicts. No exceptions.
-// Not measured on a GPU yet.
+// Of each axis forward reads 3 N d and writes N d values; backward reads 4 N d (qkv, dout) and writes 3 N d, nothing
+// twice but for the 16 bytes that say to each thread which line it has. All results are assigned. A line and head has
+// one owner, a warp all sums of its 16 rows; warps meet in P and dS in shared memory, which dV and dK sum in the order
+// of the queries. Backward recomputes P. Counted on softgpu (tests/ops/axial.rs holds them to it) for tables of 19, 20
+// and 42, 8 heads of 96, along either axis and both: bytes are those above, all sectors full, no bank conflicts. No
+// exceptions. Not measured on a GPU yet.
 #include "attention.cuh"
 
 constexpr int ROWS = 64; // of shared memory, and of the block's warps together
@@ -30,13 +31,14 @@ template <int HEAD, int LONGEST> struct Unit {
     static constexpr int TILES = LONGEST / 8;   // of eight keys
 
     Sequence line;
-    int head;
+    int head, heads;
     int member;   // this thread's number
     int warp_row; // the first of its warp's 16 rows
 
     // Behind the last unit: no cells.
-    __device__ Unit(const Sequence *lines, int count, int heads) {
+    __device__ Unit(const Sequence *lines, int count, int heads) : heads(heads) {
         const int number = blockIdx.x * (ROWS / LONGEST) + threadIdx.x / MEMBERS;
+        lines += blockIdx.z * count; // the axis's own
         line = number < count * heads ? lines[number / heads] : Sequence{0, 0, 0, 0.0f};
         head = number % heads;
         member = threadIdx.x % MEMBERS;
@@ -45,8 +47,13 @@ template <int HEAD, int LONGEST> struct Unit {
     // Where the unit's rows of a tile of 64 begin.
     __device__ bf16 *own(bf16 *tile) const { return tile + threadIdx.x / MEMBERS * LONGEST * HEAD; }
 
-    template <typename T> __device__ HeadRows<T> rows(T *tensor, int width, int part) const {
-        return head_rows(tensor, line, width, part + head * HEAD);
+    // Of qkv or its gradient: queries (0), keys (1) or values (2).
+    template <typename T> __device__ HeadRows<T> part(T *qkv, int part) const {
+        return qkv_rows<HEAD>(qkv, line, heads, head, part);
+    }
+    // Of out or its gradient.
+    template <typename T> __device__ HeadRows<T> rows(OfAxis<T> out) const {
+        return head_rows(out.own(), line, heads * HEAD, head * HEAD);
     }
     __device__ void load(bf16 *tile, HeadRows<const bf16> from) const {
         load_rows<HEAD, LONGEST, MEMBERS>(tile, from, 0, line.len, member);
@@ -94,14 +101,14 @@ __device__ inline void probabilities(float (&p)[LONGEST / 8][4], const Unit<HEAD
 }
 
 template <int HEAD, int LONGEST>
-__device__ inline void forward(const bf16 *qkv, const Sequence *lines, bf16 *out, int count, int heads, float scale) {
+__device__ inline void forward(const bf16 *qkv, const Sequence *lines, OfAxis<bf16> out, int count, int heads,
+                               float scale) {
     extern __shared__ __align__(128) bf16 shared[];
     const Unit<HEAD, LONGEST> unit(lines, count, heads);
     bf16 *queries = unit.own(shared), *keys = queries + ROWS * HEAD, *values = keys + ROWS * HEAD;
-    const int width = heads * HEAD;
-    unit.load(queries, unit.rows(qkv, 3 * width, 0));
-    unit.load(keys, unit.rows(qkv, 3 * width, width));
-    unit.load(values, unit.rows(qkv, 3 * width, 2 * width));
+    unit.load(queries, unit.part(qkv, 0));
+    unit.load(keys, unit.part(qkv, 1));
+    unit.load(values, unit.part(qkv, 2));
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();
@@ -111,7 +118,7 @@ __device__ inline void forward(const bf16 *qkv, const Sequence *lines, bf16 *out
     float p[LONGEST / 8][4], sums[HEAD / 8][4] = {};
     probabilities(p, unit, queries, keys, scale);
     multiply_columns<HEAD>(sums, p, values);
-    unit.store(unit.rows(out, width, 0), sums, 1.0f, queries);
+    unit.store(unit.rows(out), sums, 1.0f, queries);
 }
 
 // sums = transpose(weights) * tile, for the warp's 16 of the keys; weights: [queries, keys] in shared memory.
@@ -128,7 +135,7 @@ __device__ inline void multiply_transposed(float (&sums)[HEAD / 8][4], const bf1
 }
 
 template <int HEAD, int LONGEST>
-__device__ inline void backward(const bf16 *qkv, const bf16 *dout, const Sequence *lines, bf16 *dqkv, int count,
+__device__ inline void backward(const bf16 *qkv, OfAxis<const bf16> dout, const Sequence *lines, bf16 *dqkv, int count,
                                 int heads, float scale) {
     constexpr int TILES = LONGEST / 8;
     extern __shared__ __align__(128) bf16 shared[];
@@ -138,11 +145,10 @@ __device__ inline void backward(const bf16 *qkv, const bf16 *dout, const Sequenc
     // P and dS, [queries, keys] of the unit.
     bf16 *p_tile = shared + 4 * ROWS * HEAD + threadIdx.x / unit.MEMBERS * LONGEST * LONGEST;
     bf16 *ds_tile = p_tile + ROWS * LONGEST;
-    const int width = heads * HEAD;
-    unit.load(queries, unit.rows(qkv, 3 * width, 0));
-    unit.load(keys, unit.rows(qkv, 3 * width, width));
-    unit.load(values, unit.rows(qkv, 3 * width, 2 * width));
-    unit.load(douts, unit.rows(dout, width, 0));
+    unit.load(queries, unit.part(qkv, 0));
+    unit.load(keys, unit.part(qkv, 1));
+    unit.load(values, unit.part(qkv, 2));
+    unit.load(douts, unit.rows(dout));
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();
@@ -175,21 +181,21 @@ __device__ inline void backward(const bf16 *qkv, const bf16 *dout, const Sequenc
     if (unit.warp_row >= unit.line.len) {
         return; // the whole warp, and no barrier of the block follows
     }
-    unit.store(unit.rows(dqkv, 3 * width, 0), sums, scale, keys);
+    unit.store(unit.part(dqkv, 0), sums, scale, keys);
     multiply_transposed<HEAD, LONGEST>(sums, ds_tile, unit.warp_row, queries);
-    unit.store(unit.rows(dqkv, 3 * width, width), sums, scale, keys);
+    unit.store(unit.part(dqkv, 1), sums, scale, keys);
     multiply_transposed<HEAD, LONGEST>(sums, p_tile, unit.warp_row, douts);
-    unit.store(unit.rows(dqkv, 3 * width, 2 * width), sums, 1.0f, keys);
+    unit.store(unit.part(dqkv, 2), sums, 1.0f, keys);
 }
 
 #define FOR_LINES(HEAD, LONGEST)                                                                                       \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-        axial_forward_##HEAD##_##LONGEST(const bf16 *qkv, const Sequence *lines, bf16 *out, int count, int heads,      \
-                                         float scale) {                                                                \
+        axial_forward_##HEAD##_##LONGEST(const bf16 *qkv, const Sequence *lines, OfAxis<bf16> out, int count,          \
+                                         int heads, float scale) {                                                     \
         forward<HEAD, LONGEST>(qkv, lines, out, count, heads, scale);                                                  \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-        axial_backward_##HEAD##_##LONGEST(const bf16 *qkv, const bf16 *dout, const Sequence *lines, bf16 *dqkv,        \
+        axial_backward_##HEAD##_##LONGEST(const bf16 *qkv, OfAxis<const bf16> dout, const Sequence *lines, bf16 *dqkv, \
                                           int count, int heads, float scale) {                                         \
         backward<HEAD, LONGEST>(qkv, dout, lines, dqkv, count, heads, scale);                                          \
     }

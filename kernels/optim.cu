@@ -5,7 +5,8 @@
 //   w -= rate m / (sqrt(v) + eps);  w -= decay w;  copy = bf16(w)
 //
 // `rate` holds the correction sqrt(1 - beta2^t) / (1 - beta1^t), `decay` is rate * decay; both are the span's. Where the
-// norm is not finite nothing is written: neither the norm nor the scale ever has to reach the host for the step.
+// norm is not finite nothing is written, nor by the steps after it that are told so: neither the norm nor the scale has
+// to reach the host for a step, and who reads them late finds all as it was before the first bad one.
 //
 // Bytes a parameter: the norm reads 4; the step reads w, g, m, v (16) and writes w, m, v (12) and the copy (2).
 // Owners: gradient_norm_partials, a block owns 16,384 elements and its partial sum; gradient_norm, one block owns norm and scale;
@@ -58,9 +59,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// norm[0]: the norm; norm[1]: the scale, NaN where no step may be taken.
+// norm[0]: the norm; norm[1]: the scale, NaN where no step may be taken. after: those of an earlier step, or null: where
+// that one was not taken, this one is not either.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    gradient_norm(const double *__restrict__ partials, double *__restrict__ norm, int blocks, double clip, double slack) {
+    gradient_norm(const double *__restrict__ partials, const double *__restrict__ after, double *__restrict__ norm,
+                  int blocks, double clip, double slack) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < blocks; i += THREADS) {
         sum += partials[i];
@@ -68,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sum = block_total<THREADS>(sum);
     if (threadIdx.x == 0) {
         norm[0] = sqrt(sum);
-        norm[1] = isfinite(norm[0]) ? fmin(1.0, clip / (norm[0] + slack)) : NAN;
+        const bool taken = isfinite(norm[0]) && (after == nullptr || !isnan(after[1]));
+        norm[1] = taken ? fmin(1.0, clip / (norm[0] + slack)) : NAN;
     }
 }
 

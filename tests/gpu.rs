@@ -14,6 +14,7 @@ use docre::model::names::{parameter_table, random_encoder};
 use docre::model::params::initialize;
 use docre::model::{Model, Params};
 use docre::train::state::{self, Companions, Progress};
+use docre::train::step::Pending;
 use docre::train::{Config, Example, Trainer};
 use serde_json::{Value, json};
 
@@ -118,6 +119,36 @@ fn a_bad_gradient_changes_nothing_on_the_gpu() {
     let after = weights(&trainer);
     let same = after.iter().zip(&broken).all(|(a, b)| (*a as f32).to_bits() == b.to_bits());
     assert!(same, "weights were changed");
+}
+
+/// Three updates under way at once have the bits of three that are waited for; after a bad one none is done.
+#[test]
+fn updates_that_are_read_late_change_no_bit_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let (mut at_once, mut late) = (trainer(&device, 0.1, &[]), trainer(&device, 0.1, &[]));
+    let (examples, want) = (examples(), losses(&mut at_once, 3));
+    let all: Vec<&Example> = examples.iter().collect();
+    let mut pending: Vec<Pending> = Vec::new();
+    (0..3).for_each(|_| pending.push(late.start(&all, pending.last()).unwrap()));
+    let found: Vec<f64> = pending.iter().map(|p| late.read(p).unwrap().loss).collect();
+    assert!(found == want && weights(&late) == weights(&at_once));
+
+    let good: Vec<f32> = weights(&late).iter().map(|&w| w as f32).collect();
+    let mut broken = good.clone();
+    *broken.last_mut().unwrap() = f32::NAN;
+    let specs = late.model.params.specs().to_vec();
+    let set = |trainer: &mut Trainer, flat: &[f32]| {
+        trainer.model.params = Params::new(&device, specs.clone(), flat.to_vec()).unwrap()
+    };
+    set(&mut late, &broken);
+    let bad = late.start(&all, None).unwrap();
+    set(&mut late, &good);
+    let next = late.start(&all, Some(&bad)).unwrap();
+    assert!(late.read(&bad).unwrap().bad.is_some() && late.optimizer.updates == 3);
+    assert!(late.read(&next).unwrap().norm.is_finite());
+    assert!(weights(&late) == weights(&at_once), "an update after a bad one was done");
+    late.optimizer.updates = 3;
+    assert!(losses(&mut late, 1) == losses(&mut at_once, 1) && weights(&late) == weights(&at_once));
 }
 
 /// Two updates, a checkpoint, and two more from its files have the bits of four.

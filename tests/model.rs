@@ -8,7 +8,7 @@ use docre::extract::{Rule, predict};
 use docre::layout::{Encoded, Labels, Tables};
 use docre::model::batch::plan_windows;
 use docre::model::{Batch, Model};
-use docre::ops::axial::{Axis, axial};
+use docre::ops::axial::{Axes, axial};
 use docre::ops::layernorm::layernorm;
 use docre::ops::linear::linear;
 use docre::ops::loss::{Objective, loss};
@@ -254,10 +254,11 @@ fn padded_axial(model: &Model, x: &Tensor, n: usize, pad: usize, sequential: boo
     let get = |name: String| model.params.get(&name).unwrap();
     for l in 0..2 {
         let mut sum = x.clone();
-        for (a, axis) in [Axis::Subject, Axis::Object].into_iter().enumerate() {
+        for (a, axes) in [Axes::Subject, Axes::Object].into_iter().enumerate() {
             let from = if sequential { sum.clone() } else { x.clone() };
-            let qkv = linear(tape, &from, &get(format!("axial.{l}.{a}.qkv.weight")), None, None).unwrap();
-            let attended = axial(tape, &qkv, &tables, 2, axis).unwrap();
+            let of_axis = get(format!("axial.{l}.qkv.weight")).view(a * 3 * d * d, &[3 * d, d]).unwrap();
+            let qkv = linear(tape, &from, &of_axis, None, None).unwrap();
+            let attended = axial(tape, &qkv, &tables, 2, axes).unwrap().remove(0);
             let (w, b) = (get(format!("axial.{l}.{a}.out.weight")), get(format!("axial.{l}.{a}.out.bias")));
             sum = linear(tape, &attended, &w, Some(&b), Some(&sum)).unwrap();
         }

@@ -34,7 +34,7 @@ fn golden_weights_land_where_the_table_says() {
     let value_bias = read("model.encoder.layer.0.attention.self.value.bias");
     assert_eq!(flat[place(&table, "layer.0.qkv.bias")][2 * d..], value_bias);
     let kv = read("axial_transformer.axial_attns.1.axial_attentions.0.fn.to_kv.weight");
-    assert_eq!(flat[place(&table, "axial.1.0.qkv.weight")][d * d..], kv);
+    assert_eq!(flat[place(&table, "axial.1.qkv.weight")][d * d..3 * d * d], kv);
     let tail = read("tail_extractor.weight");
     let context = &flat[place(&table, "tail.context.weight")];
     let entity = &flat[place(&table, "tail.entity.weight")];

@@ -218,9 +218,17 @@ fn poison(run: &mut Run, name: &str) {
 
 #[test]
 fn an_update_that_is_not_finite_changes_nothing() {
+    // Read at once, and late.
+    for every in ["output.log_every=1", "output.log_every=3"] {
+        give_up_after_ten(every);
+    }
+}
+
+fn give_up_after_ten(every: &str) {
     let lab = Lab::new();
     // Without development data: evaluating such weights would end the run before its ten updates.
-    let mut run = lab.open("run", false, &["schedule.epochs=9", "data.dev=[]"]).unwrap();
+    let settings = ["schedule.epochs=9", "data.dev=[]", "schedule.eval_every=0", "output.save_every=0", every];
+    let mut run = lab.open("run", false, &settings).unwrap();
     train_for(&mut run, 1);
     poison(&mut run, "layer.0.up.weight");
     let (before, updates) = (bits(&run), run.progress.updates);
@@ -234,6 +242,33 @@ fn an_update_that_is_not_finite_changes_nothing() {
     assert!(watch.messages.iter().all(|m| m.contains("skipped") && m.contains(first.as_str())), "{:?}", watch.messages);
     let skipped = log(&lab.path("run")).into_values().filter(|line| line["skipped"].is_string()).count();
     assert_eq!(skipped, 10);
+}
+
+/// Whatever is read late, bad updates among it, the run takes the same course.
+#[test]
+fn updates_that_are_read_late_change_no_bit() {
+    let lab = Lab::new();
+    let train = |every: usize| {
+        let (out, every) = (format!("run{every}"), format!("output.log_every={every}"));
+        let one_by_one = ["schedule.batch=1", "schedule.accumulate=1", "data.dev=[]", "schedule.eval_every=0"];
+        let mut run = lab.open(&out, false, &[&one_by_one[..], &["output.save_every=8", &every]].concat()).unwrap();
+        // The position that only the longest documents have: two of ten.
+        let params = &mut run.trainer.model.params;
+        let at = params.specs().iter().position(|s| s.name == "embeddings.position").unwrap();
+        let (first, width) = (params.ranges()[at].start, params.specs()[at].shape[1]);
+        params.flat_mut().0.slice_mut::<f32>()[first + 26 * width..][..width].fill(f32::MAX);
+        let mut watch = Silent::default();
+        assert_eq!(run.train(&|| false, &mut watch).unwrap(), End::Finished);
+        let text = std::fs::read_to_string(lab.path(&out).join("train.jsonl")).unwrap();
+        (bits(&run), run.progress, watch.messages, text)
+    };
+    let want = train(1);
+    assert_eq!((want.1.tried, want.1.updates, want.2.len()), (30, 24, 6));
+    for every in [2, 3, 7, 100] {
+        let got = train(every);
+        assert!(got.0 == want.0, "weights or moments, read every {every} updates");
+        assert_eq!((got.1, got.2, got.3), (want.1.clone(), want.2.clone(), want.3.clone()));
+    }
 }
 
 #[test]

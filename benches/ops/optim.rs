@@ -11,7 +11,9 @@ pub fn bench(c: &mut Criterion) {
     group.sample_size(20);
     group.throughput(Throughput::Bytes(32 * n as u64));
     group.bench_function("norm + adamw", |b| {
-        b.iter(|| update(&mut x, None, &g, &mut m, &mut v, &spans, Hyper::default(), 10, 1.0).and_then(|n| n.read()))
+        b.iter(|| {
+            update(&mut x, None, &g, &mut m, &mut v, &spans, Hyper::default(), 10, 1.0, None).and_then(|n| n.read())
+        })
     });
     group.finish();
 }

@@ -50,6 +50,18 @@ pub fn measure(
     throughput: Throughput,
     op: impl Fn(&mut Tape) -> Result<Tensor>,
 ) {
+    measure_several(c, name, device, params, throughput, |tape| Ok(vec![op(tape)?]));
+}
+
+/// As [`measure`], of an op with several outputs.
+pub fn measure_several(
+    c: &mut Criterion,
+    name: &str,
+    device: &Device,
+    params: usize,
+    throughput: Throughput,
+    op: impl Fn(&mut Tape) -> Result<Vec<Tensor>>,
+) {
     let mut group = c.benchmark_group(name);
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     group.throughput(throughput);
@@ -58,8 +70,9 @@ pub fn measure(
     group.bench_function("forward+backward", |b| {
         b.iter(|| {
             let mut tape = Tape::training(1, 1);
-            let y = op(&mut tape)?;
-            grads.put(&y, y.clone())?;
+            for y in op(&mut tape)? {
+                grads.put(&y, y.clone())?;
+            }
             tape.backward(&mut grads)
         })
     });

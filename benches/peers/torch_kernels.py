@@ -79,7 +79,7 @@ def linears(b, rows, pairs):
     for what, n, inputs, out, form in [
         ("qkv", rows, DIM, 3 * DIM, "linear"), ("attention out", rows, DIM, DIM, "linear"),
         ("up", rows, DIM, INNER, "linear_gelu"), ("down", rows, INNER, DIM, "linear"),
-        ("extractor", pairs, DIM, EXTRACTOR, "linear"), ("axial qkv", pairs, DIM, 3 * DIM, "linear"),
+        ("extractor", pairs, DIM, EXTRACTOR, "linear"), ("axial qkv", pairs, DIM, 6 * DIM, "linear"),
         ("classifier", pairs, DIM, CLASSES, "linear_wide"),
     ]:
         x, w, bias = b.tensor(n, inputs), b.tensor(out, inputs), b.tensor(out)
@@ -117,17 +117,17 @@ def attentions(b, count):
         return mean @ p
 
     b.op(f"attention_rows {count}x{TOKENS}", 2.0 * count * mentions * TOKENS * DIM, rows_of_entities)
-    cells = b.tensor(count * ENTITIES**2, 3 * DIM)
+    cells = b.tensor(count * ENTITIES**2, 6 * DIM)
 
-    def axial(axis):
-        table = cells.view(count, ENTITIES, ENTITIES, 3 * DIM)
-        table = table.transpose(1, 2) if axis == "subject" else table
+    def lines(table):
         out = attend(table.reshape(-1, 3 * DIM), count * ENTITIES, ENTITIES, AXIAL_HEADS, 0.0)
-        out = out.view(count, ENTITIES, ENTITIES, DIM)
-        return (out.transpose(1, 2) if axis == "subject" else out).reshape(-1, DIM)
+        return out.view(count, ENTITIES, ENTITIES, DIM)
 
-    for axis in ["subject", "object"]:
-        b.op(f"axial {axis} {count}x{ENTITIES}x{ENTITIES}", 4.0 * count * ENTITIES**3 * DIM, lambda: axial(axis))
+    def axial():
+        subject, object_ = cells.view(count, ENTITIES, ENTITIES, 6 * DIM).chunk(2, -1)
+        return torch.cat([lines(subject.transpose(1, 2)).transpose(1, 2), lines(object_)], -1)
+
+    b.op(f"axial {count}x{ENTITIES}x{ENTITIES}", 8.0 * count * ENTITIES**3 * DIM, axial)
 
 
 def pairs(b, count):

@@ -9,7 +9,7 @@ use crate::layout::{Segments, Sources};
 use crate::ops::add::add;
 use crate::ops::attention::attention;
 use crate::ops::attention_rows::attention_rows;
-use crate::ops::axial::{Axis, axial};
+use crate::ops::axial::{Axes, axial};
 use crate::ops::bilinear::bilinear;
 use crate::ops::context_pool::{Pooling, context_pool};
 use crate::ops::dropout::dropout;
@@ -62,22 +62,37 @@ impl Cases<'_> {
         params: usize,
         op: impl Fn(&mut Tape) -> Result<Tensor>,
     ) -> Result<()> {
+        self.op_of_several(name, flops, inputs, params, |tape| Ok(vec![op(tape)?]))
+    }
+
+    /// As `op`, with several outputs.
+    fn op_of_several(
+        &mut self,
+        name: &str,
+        flops: f64,
+        inputs: &[&Tensor],
+        params: usize,
+        op: impl Fn(&mut Tape) -> Result<Vec<Tensor>>,
+    ) -> Result<()> {
         if !name.contains(self.filter) {
             return Ok(());
         }
-        let y = op(&mut Tape::inference())?;
-        let forward = Work { flops, bytes: bytes(inputs) + bytes(&[&y]) };
-        let backward = Work { flops: 2.0 * flops, bytes: 2.0 * bytes(inputs) + bytes(&[&y]) };
+        let ys = op(&mut Tape::inference())?;
+        let outputs: f64 = ys.iter().map(|y| bytes(&[y])).sum();
+        let forward = Work { flops, bytes: bytes(inputs) + outputs };
+        let backward = Work { flops: 2.0 * flops, bytes: 2.0 * bytes(inputs) + outputs };
         (self.visit)(&format!("{name} forward"), forward, &mut || op(&mut Tape::inference()).map(drop))?;
         let mut grads = Grads::new(self.device, DType::F32, params)?;
-        let dy = match (y.shape().len(), self.device.gradient_dtype(DType::F32)) {
-            (2, DType::BF16) => activation(self.device, y.shape())?,
-            _ => wide(self.device, y.shape())?,
+        let gradient = |y: &Tensor| match (y.shape().len(), self.device.gradient_dtype(DType::F32)) {
+            (2, DType::BF16) => activation(self.device, y.shape()),
+            _ => wide(self.device, y.shape()),
         };
+        let dys = ys.iter().map(gradient).collect::<Result<Vec<_>>>()?;
         (self.visit)(&format!("{name} forward+backward"), forward + backward, &mut || {
             let mut tape = Tape::training(1, 1);
-            let y = op(&mut tape)?;
-            grads.put(&y, dy.clone())?;
+            for (y, dy) in op(&mut tape)?.iter().zip(&dys) {
+                grads.put(y, dy.clone())?;
+            }
             tape.backward(&mut grads)?;
             grads.forget_activations();
             Ok(())
@@ -91,7 +106,7 @@ impl Cases<'_> {
             ("up", rows, DIM, INNER, "linear_gelu"),
             ("down", rows, INNER, DIM, "linear"),
             ("extractor", pairs, DIM, EXTRACTOR, "linear"),
-            ("axial qkv", pairs, DIM, 3 * DIM, "linear"),
+            ("axial qkv", pairs, DIM, 6 * DIM, "linear"),
             ("classifier", pairs, DIM, CLASSES, "linear_wide"),
         ] {
             let x = activation(self.device, &[rows, inputs])?;
@@ -146,15 +161,12 @@ impl Cases<'_> {
         self.op(&format!("attention_rows {count}x{TOKENS}"), flops, &[&qkv, &lse], 0, |tape| {
             attention_rows(tape, &qkv, &lse, &documents, HEADS, Dropout::default())
         })?;
-        let qkv = activation(self.device, &[cells, 3 * DIM])?;
+        let qkv = activation(self.device, &[cells, 6 * DIM])?;
         let tables = grid(count).tables;
-        let flops = 4.0 * (count * ENTITIES.pow(3) * DIM) as f64;
-        for (name, axis) in [("axial subject", Axis::Subject), ("axial object", Axis::Object)] {
-            self.op(&format!("{name} {count}x{ENTITIES}x{ENTITIES}"), flops, &[&qkv], 0, |tape| {
-                axial(tape, &qkv, &tables, AXIAL_HEADS, axis)
-            })?;
-        }
-        Ok(())
+        let flops = 8.0 * (count * ENTITIES.pow(3) * DIM) as f64;
+        self.op_of_several(&format!("axial {count}x{ENTITIES}x{ENTITIES}"), flops, &[&qkv], 0, |tape| {
+            axial(tape, &qkv, &tables, AXIAL_HEADS, Axes::Both)
+        })
     }
 
     fn pairs(&mut self, count: usize) -> Result<()> {
@@ -211,7 +223,7 @@ impl Cases<'_> {
         // The norm reads the gradient once more.
         let work = Work { flops: 0.0, bytes: 32.0 * n as f64 + copy.as_ref().map_or(0.0, |c| bytes(&[c])) };
         (self.visit)(&name, work, &mut || {
-            update(&mut x, copy.as_mut(), &grad, &mut m, &mut v, &spans, Hyper::default(), 10, 1.0).map(drop)
+            update(&mut x, copy.as_mut(), &grad, &mut m, &mut v, &spans, Hyper::default(), 10, 1.0, None).map(drop)
         })
     }
 }

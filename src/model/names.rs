@@ -2,7 +2,7 @@
 //! comes from in a checkpoint (spec §8).
 //!
 //! Ours differ from the checkpoint's where one product over a joined or split matrix saves work:
-//! query, key and value are one matrix; an extractor `W [h; c]` is `W1 h + W2 c`.
+//! query, key and value are one matrix, in the axial layers those of both axes; an extractor `W [h; c]` is `W1 h + W2 c`.
 
 use super::config::{Architecture, EncoderConfig, HeadConfig, ModelConfig};
 use std::ops::Range;
@@ -207,14 +207,17 @@ fn extractors(table: &mut Table, head: &HeadConfig, d: usize) {
 
 fn axial_layer(table: &mut Table, l: usize, d: usize) {
     let (ours, theirs, init) = (format!("axial.{l}"), "axial_transformer", fan_in(d));
+    let attention = |axis: usize| format!("{theirs}.axial_attns.{l}.axial_attentions.{axis}.fn");
+    let of_axis = |axis: usize| {
+        let (from, first) = (attention(axis), axis * 3 * d);
+        let (q, kv) = (Part::Rows(first..first + d), Part::Rows(first + d..first + 3 * d));
+        [source(format!("{from}.to_q.weight"), &[d, d], q), source(format!("{from}.to_kv.weight"), &[2 * d, d], kv)]
+    };
+    let joined = (0..2).flat_map(of_axis).collect();
+    table.push(Group::Axial, format!("{ours}.qkv.weight"), &[6 * d, d], init, joined);
     for axis in 0..2 {
-        let from = format!("{theirs}.axial_attns.{l}.axial_attentions.{axis}.fn");
-        let joined = vec![
-            source(format!("{from}.to_q.weight"), &[d, d], Part::Rows(0..d)),
-            source(format!("{from}.to_kv.weight"), &[2 * d, d], Part::Rows(d..3 * d)),
-        ];
-        table.push(Group::Axial, format!("{ours}.{axis}.qkv.weight"), &[3 * d, d], init, joined);
-        table.linear(Group::Axial, &format!("{ours}.{axis}.out"), &format!("{from}.to_out"), [d, d], init);
+        let (out, from) = (format!("{ours}.{axis}.out"), format!("{}.to_out", attention(axis)));
+        table.linear(Group::Axial, &out, &from, [d, d], init);
     }
     table.linear(Group::Axial, &format!("{ours}.ffn"), &format!("{theirs}.ffns.{l}"), [d, d], init);
     let norm = [Init::Ones, Init::Zeros];

@@ -7,7 +7,7 @@ use super::encoder::{Affine, Encoding};
 use crate::error::Result;
 use crate::ops::add::add;
 use crate::ops::attention_rows::attention_rows;
-use crate::ops::axial::{Axis, axial};
+use crate::ops::axial::{Axes, axial};
 use crate::ops::bilinear::bilinear;
 use crate::ops::context_pool::{Pooling, context_pool};
 use crate::ops::entity_pool::entity_pool;
@@ -100,16 +100,20 @@ fn axial_layer(
     l: usize,
     x: &Tensor,
 ) -> Result<Tensor> {
-    let mut sum = x.clone();
-    for (a, axis) in [Axis::Subject, Axis::Object].into_iter().enumerate() {
-        let from = match head.axial {
-            AxialOrder::Released => x.clone(),
-            AxialOrder::Sequential => sum.clone(),
-        };
-        let qkv = linear(tape, &from, &params.get(&format!("axial.{l}.{a}.qkv.weight"))?, None, None)?;
-        let attended = axial(tape, &qkv, &batch.grid.tables, head.axial_heads, axis)?;
-        let out = Affine::new(params, &format!("axial.{l}.{a}.out"))?;
-        sum = linear(tape, &attended, &out.weight, Some(&out.bias), Some(&sum))?;
+    let steps = match head.axial {
+        AxialOrder::Released => &[Axes::Both][..],
+        AxialOrder::Sequential => &[Axes::Subject, Axes::Object],
+    };
+    let (weight, d) = (params.get(&format!("axial.{l}.qkv.weight"))?, x.dim());
+    let (mut sum, mut done) = (x.clone(), 0); // axes
+    for &axes in steps {
+        let rows = weight.view(done * 3 * d * d, &[axes.each().len() * 3 * d, d])?;
+        let qkv = linear(tape, &sum, &rows, None, None)?;
+        for attended in axial(tape, &qkv, &batch.grid.tables, head.axial_heads, axes)? {
+            let out = Affine::new(params, &format!("axial.{l}.{done}.out"))?;
+            sum = linear(tape, &attended, &out.weight, Some(&out.bias), Some(&sum))?;
+            done += 1;
+        }
     }
     let y = Affine::new(params, &format!("axial.{l}.ffn"))?.apply(tape, &sum)?;
     let norm = Affine::new(params, &format!("axial.{l}.norm"))?;

@@ -147,11 +147,14 @@ pub struct Output {
     pub save_every: u64,
     /// Checkpoints to keep beside the best weights.
     pub keep: usize,
+    /// Read loss and gradient norm every so many updates, for which a GPU is waited for: those of each are in the log,
+    /// and what is read late changes no bit. 0: of each update on the CPU, of ten at once on a GPU.
+    pub log_every: usize,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Output { save_every: 0, keep: 2 }
+        Output { save_every: 0, keep: 2, log_every: 0 }
     }
 }
 
@@ -175,7 +178,7 @@ impl Config {
         toml::to_string_pretty(self).map_err(|e| Error::usage(e.to_string()))
     }
 
-    /// What decides the course of a run: all but how often it saves.
+    /// What decides the course of a run: all but how often it saves and reads.
     pub fn decisive(&self) -> Result<String> {
         Config { output: Output::default(), ..self.clone() }.resolved()
     }

@@ -56,6 +56,12 @@ pub struct Run {
     log: std::fs::File,
     started: Instant,
     started_at: u64,
+    /// Updates whose losses have not been read, each with the progress before it.
+    pending: Vec<(step::Pending, Progress)>,
+    /// Updates in a row whose gradient is not finite.
+    bad_steps: usize,
+    /// The next update is read before another starts.
+    careful: bool,
 }
 
 /// Gives up after so many steps in a row whose gradient is not finite.
@@ -97,6 +103,9 @@ impl Run {
             dir: dir.to_path_buf(),
             log,
             started: Instant::now(),
+            pending: Vec::new(),
+            bad_steps: 0,
+            careful: false,
         })
     }
 
@@ -114,22 +123,16 @@ impl Run {
 
     /// Trains to the end, or until `stop` says so between two updates.
     pub fn train(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
-        let mut bad_steps = 0;
         while self.progress.epoch < self.config.schedule.epochs {
             let order = self.order(self.progress.epoch);
             while self.progress.used < order.len() {
                 if stop() {
+                    self.settle(watch)?;
                     self.save()?;
                     return Ok(End::Interrupted);
                 }
-                let report = self.next(&order, watch)?;
-                bad_steps = if report.bad.is_some() { bad_steps + 1 } else { 0 };
-                if let (Some(name), true) = (&report.bad, bad_steps >= MOST_SKIPPED) {
-                    let what =
-                        format!("{bad_steps} updates in a row with a gradient that is not finite, first in {name}");
-                    return Err(Error::non_finite(what).fix("lower the learning rates"));
-                }
-                if self.between_updates(watch)? {
+                self.start(&order)?;
+                if self.between_updates(order.len(), watch)? {
                     return Ok(End::Patience);
                 }
             }
@@ -144,29 +147,72 @@ impl Run {
         Ok(End::Finished)
     }
 
-    fn next(&mut self, order: &[usize], watch: &mut dyn Watch) -> Result<step::Report> {
+    fn start(&mut self, order: &[usize]) -> Result<()> {
         let size = self.config.schedule.batch * self.config.schedule.accumulate;
         let end = (self.progress.used + size).min(order.len());
         let examples: Vec<&Example> = order[self.progress.used..end].iter().map(|&i| &self.train[i]).collect();
-        let report = self.trainer.update(&examples)?;
+        let pending = self.trainer.start(&examples, self.pending.last().map(|(update, _)| update))?;
+        self.pending.push((pending, self.progress.clone()));
         self.progress.used = end;
         self.progress.tried += 1;
         self.progress.updates = self.trainer.optimizer.updates;
+        Ok(())
+    }
+
+    /// How many updates may be under way before they are read.
+    fn most_pending(&self) -> usize {
+        match (self.config.output.log_every, self.trainer.model.params.device()) {
+            _ if self.careful => 1,
+            (0, Device::Cpu(_)) => 1,
+            (0, Device::Cuda(_)) => 10,
+            (every, _) => every,
+        }
+    }
+
+    /// Reads the updates under way. False: one that others were started after is bad, so that they all changed nothing:
+    /// the run is back before it, and does it again to see which gradient it is.
+    fn settle(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        let pending = std::mem::take(&mut self.pending);
+        let count = pending.len();
+        for (i, (update, before)) in pending.into_iter().enumerate() {
+            let report = self.trainer.read(&update)?;
+            self.careful = report.bad.is_some();
+            if self.careful && i + 1 < count {
+                self.progress = before;
+                return Ok(false);
+            }
+            self.progress.updates = self.trainer.optimizer.updates;
+            self.report(&before, &report, watch)?;
+        }
+        Ok(true)
+    }
+
+    fn report(&mut self, before: &Progress, report: &step::Report, watch: &mut dyn Watch) -> Result<()> {
         if let Some(name) = &report.bad {
             watch.message(&format!("update skipped: the gradient of {name} is not finite"));
         }
+        let updates = before.updates + u64::from(report.bad.is_none());
         self.log(serde_json::json!({
-            "update": self.progress.tried, "epoch": self.progress.epoch, "loss": report.loss, "norm": report.norm,
-            "rates": self.trainer.rates(self.progress.updates), "skipped": report.bad,
+            "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss, "norm": report.norm,
+            "rates": self.trainer.rates(updates), "skipped": report.bad,
         }))?;
-        watch.update(self, &report);
-        Ok(report)
+        watch.update(self, report);
+        self.bad_steps = if report.bad.is_some() { self.bad_steps + 1 } else { 0 };
+        if let (Some(name), true) = (&report.bad, self.bad_steps >= MOST_SKIPPED) {
+            let what = format!("{MOST_SKIPPED} updates in a row with a gradient that is not finite, first in {name}");
+            return Err(Error::non_finite(what).fix("lower the learning rates"));
+        }
+        Ok(())
     }
 
-    /// Evaluates and saves where the configuration asks for it within an epoch; true: stop.
-    fn between_updates(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+    /// Reads, evaluates and saves where the configuration asks for it within an epoch of `documents`; true: stop.
+    fn between_updates(&mut self, documents: usize, watch: &mut dyn Watch) -> Result<bool> {
         let due = |every: u64| every > 0 && self.progress.tried.is_multiple_of(every);
         let (evaluate, save) = (due(self.config.schedule.eval_every), due(self.config.output.save_every));
+        let read = evaluate || save || self.progress.used == documents || self.pending.len() >= self.most_pending();
+        if !read || !self.settle(watch)? {
+            return Ok(false);
+        }
         let stop = if evaluate { self.evaluate(watch)? } else { false };
         if save {
             self.save()?;

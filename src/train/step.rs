@@ -6,7 +6,7 @@ use crate::layout::{Encoded, Labels};
 use crate::model::names::Group;
 use crate::model::{Batch, Model};
 use crate::ops::loss::{Loss, Objective, loss};
-use crate::ops::optim::{self, Hyper, Span, first_non_finite};
+use crate::ops::optim::{self, Hyper, Norm, Span, first_non_finite};
 use crate::tape::{Grads, Tape};
 use crate::tensor::Tensor;
 use std::ops::Range;
@@ -34,6 +34,14 @@ pub struct Report {
     pub norm: f64,
     /// The first parameter whose gradient is not finite (or "loss"): the weights stayed as they were.
     pub bad: Option<String>,
+}
+
+/// An update that is under way: what it saw is still where it was computed.
+pub struct Pending {
+    losses: Vec<Loss>,
+    norm: Norm,
+    /// Updates done before it.
+    done: u64,
 }
 
 /// A model being trained.
@@ -67,6 +75,14 @@ impl Trainer {
     /// One update from `examples`, `schedule.batch` of them at a time. The parts are weighted by their
     /// cells, so that the result is that of all together.
     pub fn update(&mut self, examples: &[&Example]) -> Result<Report> {
+        let pending = self.start(examples, None)?;
+        self.read(&pending)
+    }
+
+    /// As [`Trainer::update`], without waiting for a GPU: what it saw is read later. It changes nothing if `after`,
+    /// the update before it, turns out to have changed nothing.
+    pub fn start(&mut self, examples: &[&Example], after: Option<&Pending>) -> Result<Pending> {
+        self.grads.clear()?;
         let cells = |e: &&Example| e.encoded.mentions.len().pow(2);
         let diagonal = |e: &&Example| e.encoded.mentions.len();
         let off_diagonal = self.model.head()?.architecture == crate::model::config::Architecture::Atlop;
@@ -76,9 +92,26 @@ impl Trainer {
             let pass = self.optimizer.updates * self.schedule.accumulate as u64 + i as u64;
             losses.push(self.backward(part, pass as u32, total)?);
         }
-        let report = self.apply(&losses);
-        self.grads.clear()?;
-        report
+        let norm = self.apply(after.map(|pending| &pending.norm))?;
+        self.optimizer.updates += 1;
+        Ok(Pending { losses, norm, done: self.optimizer.updates - 1 })
+    }
+
+    /// Waits for what an update saw. A bad one has not been done, nor have those started after it; which parameter it
+    /// was is known of the last one started: the gradient is still there.
+    pub fn read(&mut self, pending: &Pending) -> Result<Report> {
+        let norm = pending.norm.read()?;
+        let mut loss = 0.0;
+        for part in &pending.losses {
+            loss += part.read()?.objective;
+        }
+        // A loss that is not finite has a gradient that is not finite.
+        if norm.is_finite() {
+            return Ok(Report { loss, norm, bad: None });
+        }
+        self.optimizer.updates = pending.done;
+        let bad = self.first_bad()?.unwrap_or("loss").to_string();
+        Ok(Report { loss, norm, bad: Some(bad) })
     }
 
     /// Adds the gradient of `examples` and returns their part of the loss.
@@ -94,26 +127,13 @@ impl Trainer {
         Ok(value)
     }
 
-    fn apply(&mut self, losses: &[Loss]) -> Result<Report> {
+    fn apply(&mut self, after: Option<&Norm>) -> Result<Norm> {
         let done = self.optimizer.updates;
         let (spans, clip) = (self.spans(self.rates(done)), self.schedule.clip);
         let hyper = Hyper { eps: self.schedule.adam_epsilon, ..Hyper::default() };
         let Optimizer { m, v, .. } = &mut self.optimizer;
         let (weights, copy) = self.model.params.flat_mut();
-        let norm = optim::update(weights, copy, self.grads.flat(), m, v, &spans, hyper, done + 1, clip)?;
-        // The whole update is on its way: only now the host waits for it.
-        let norm = norm.read()?;
-        let mut loss = 0.0;
-        for part in losses {
-            loss += part.read()?.objective;
-        }
-        // A loss that is not finite has a gradient that is not finite.
-        if !norm.is_finite() {
-            let bad = self.first_bad()?.unwrap_or("loss").to_string();
-            return Ok(Report { loss, norm, bad: Some(bad) });
-        }
-        self.optimizer.updates = done + 1;
-        Ok(Report { loss, norm, bad: None })
+        optim::update(weights, copy, self.grads.flat(), m, v, &spans, hyper, done + 1, clip, after)
     }
 
     fn first_bad(&self) -> Result<Option<&str>> {

@@ -55,6 +55,7 @@ pub fn reorder(seed: u64) {
 #[derive(Clone, Debug)]
 pub struct Counted {
     pub kernel: String,
+    pub grid: [usize; 3],
     pub launches: u64,
     counters: Value,
 }
@@ -103,6 +104,7 @@ pub fn counted(f: impl FnOnce()) -> Vec<Counted> {
     let shapes = kernels.iter().flat_map(|k| k["shapes"].as_array().expect("shapes").iter().map(move |s| (k, s)));
     let counted = |(kernel, shape): (&Value, &Value)| Counted {
         kernel: kernel["kernel"].as_str().expect("a name").into(),
+        grid: [0, 1, 2].map(|i| shape["grid"][i].as_u64().expect("a grid") as usize),
         launches: shape["launches"].as_u64().expect("launches"),
         counters: shape["counters"].clone(),
     };

@@ -272,7 +272,7 @@ fn on_the_gpu() {
     let one: &[&[usize]] = &[&[0]];
     // No mention, one, two, five; a mention twice; rows that two entities share.
     let some: &[&[usize]] = &[&[], &[4], &[0, 8], &[4, 0, 2, 6, 6], &[], &[8]];
-    for (p, dim) in [(0.0, 32), (0.1, 32), (0.1, 64), (0.3, 128)] {
+    for (p, dim) in [(0.0, 32), (0.1, 32), (0.1, 48), (0.1, 64), (0.1, 96), (0.3, 128)] {
         gpu_case(&[], 2, dim, p);
         gpu_case(&[Text::short(1, one)], 1, dim, p);
         gpu_case(&[Text::short(3, &[]), Text::short(9, some), Text::short(7, &[&[6]])], 3, dim, p);
@@ -297,7 +297,7 @@ fn on_the_gpu() {
     let (texts, off) = ([Text::short(3, one)], Dropout::default());
     let all = Arc::new(documents(&texts));
     let op: Op = &|tape, t| attention_rows(tape, &t[0], &t[1], &all, 2, off);
-    refused_on_gpu(&layer(&texts, 2, 24), op, "attention_rows on the GPU: head size 24");
+    refused_on_gpu(&layer(&texts, 2, 24), op, "attention_rows on the GPU: heads of 24");
 }
 
 /// Mean documents, but for a number of tokens that lets every row of A begin with a sector. `sums` has no gate: it

@@ -4,7 +4,7 @@
 //! `tests/ops/mutants/OP.txt` lists the bugs of an op: blocks of
 //! ```text
 //! # what it is
-//! in gemm.cuh            (else in OP.cu)
+//! in gemm.cuh            (else in OP.cu; of another op's kernels that this op launches, in X.cu)
 //! < a piece of that file, found once in it; \n where a line ends
 //! > what stands there instead, or nothing
 //! survives: why no test can see it          (only where that is so)
@@ -80,10 +80,11 @@ fn compile(mutant: &Mutant, dir: &Path) -> PathBuf {
     let images = dir.join("images");
     std::fs::create_dir_all(&images).unwrap();
     let nvcc = std::env::var_os("NVCC").expect("NVCC: `make mutants` sets it");
+    let image = mutant.file.strip_suffix(".cu").unwrap_or(&mutant.op);
     let mut command = Command::new(nvcc);
     command.args(["-fatbin", "--no-compress", "-std=c++17", "-O3", "-lineinfo", "-I"]).arg(&sources);
-    command.arg("-gencode=arch=compute_80,code=compute_80").arg("-o").arg(images.join(format!("{}.fatbin", mutant.op)));
-    let output = command.arg(sources.join(format!("{}.cu", mutant.op))).output().unwrap();
+    command.arg("-gencode=arch=compute_80,code=compute_80").arg("-o").arg(images.join(format!("{image}.fatbin")));
+    let output = command.arg(sources.join(format!("{image}.cu"))).output().unwrap();
     assert!(output.status.success(), "{mutant:?}: {}", String::from_utf8_lossy(&output.stderr));
     images
 }

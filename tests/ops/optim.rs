@@ -47,9 +47,12 @@ impl State {
         State { weights: tensor(device, dtype, &[n], values), copy, m: zeros(dtype), v: zeros(dtype) }
     }
     fn step(&mut self, grad: &[f64], spans: &[Span], t: u64, clip: f64) -> Result<Norm> {
+        self.step_after(None, grad, spans, t, clip)
+    }
+    fn step_after(&mut self, after: Option<&Norm>, grad: &[f64], spans: &[Span], t: u64, clip: f64) -> Result<Norm> {
         let State { weights, copy, m, v } = self;
         let grad = tensor(weights.device(), weights.dtype(), &[grad.len()], grad);
-        update(weights, copy.as_mut(), &grad, m, v, spans, Hyper::default(), t, clip)
+        update(weights, copy.as_mut(), &grad, m, v, spans, Hyper::default(), t, clip, after)
     }
     fn values(&self) -> [Vec<f64>; 3] {
         [&self.weights, &self.m, &self.v].map(|t| t.to_f64().unwrap())
@@ -142,13 +145,20 @@ fn a_bad_gradient_changes_nothing(device: &Device, dtype: DType) {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             let mut grad = random(3, n);
             grad[at] = bad;
-            let norm = state.step(&grad, &three_spans(n), 2, 1.0).unwrap().read().unwrap();
-            assert!(!norm.is_finite(), "{norm}");
+            let norm = state.step(&grad, &three_spans(n), 2, 1.0).unwrap();
+            // A good one after it, and one more after that, change nothing either.
+            let next = state.step_after(Some(&norm), &random(4, n), &three_spans(n), 3, 1.0).unwrap();
+            state.step_after(Some(&next), &random(5, n), &three_spans(n), 4, 1.0).unwrap();
+            let (norm, next) = (norm.read().unwrap(), next.read().unwrap());
+            assert!(!norm.is_finite() && next.is_finite(), "{norm}, {next}");
             assert_eq!(state.values(), before);
             assert_eq!(state.copy.as_ref().map(|c| c.to_f64().unwrap()), copy);
         }
         let large = vec![3e38; n];
-        let norm = state.step(&large, &three_spans(n), 2, 1.0).unwrap().read().unwrap();
+        let first = state.step(&random(6, n), &three_spans(n), 2, 1.0).unwrap();
+        let changed = state.values();
+        let norm = state.step_after(Some(&first), &large, &three_spans(n), 3, 1.0).unwrap().read().unwrap();
+        assert!(state.values() != changed && changed != before, "a good one after a good one");
         assert_close("no overflow", &[norm / 3e38 / (n as f64).sqrt()], &[1.0], 1e-6);
         assert!(state.values() != before && state.values().iter().flatten().all(|x| x.is_finite()));
     }
@@ -184,7 +194,7 @@ fn norm_of_many_blocks_on_the_gpu() {
     let partials = tensor(&device, DType::F64, &[1000], &sums);
     let mut got = device.zeros("test", DType::F64, &[2]).unwrap();
     let (norm, clip, slack) = (sums.iter().sum::<f64>().sqrt(), 0.25f64, 20.0f64);
-    let launch = cuda.kernel("gradient_norm").input(&partials).output(&mut got);
+    let launch = cuda.kernel("gradient_norm").input(&partials).maybe(None).output(&mut got);
     launch.value(1000i32).value(clip).value(slack).launch([1, 1, 1], 256, 0).unwrap();
     assert_close("norm and scale", &got.to_f64().unwrap(), &[norm, clip / (norm + slack)], 1e-12);
 }
@@ -218,7 +228,7 @@ fn adamw_refuses_what_does_not_fit() {
     let mut no_copy = tensor(&device, DType::F32, &[4], &[0.0; 4]);
     let State { weights, m, v, .. } = &mut state;
     let grad = tensor(&device, DType::F32, &[4], &[0.0; 4]);
-    let attempt = update(weights, Some(&mut no_copy), &grad, m, v, &span(0..4), Hyper::default(), 1, 1.0);
+    let attempt = update(weights, Some(&mut no_copy), &grad, m, v, &span(0..4), Hyper::default(), 1, 1.0, None);
     assert!(attempt.is_err(), "a copy that is not bf16");
     assert!(state.step(&[0.0; 4], &span(0..4), 1, 1.0).is_ok());
 }

@@ -1,5 +1,5 @@
-//! Softmax attention over sequences of rows of a packed `[rows, 3 heads dim]` tensor (q, then k, then v),
-//! shared by the encoder (rows of a window) and the axial layers (lines of a table).
+//! Softmax attention over sequences of rows, shared by the encoder (rows of a window) and the axial layers (lines of a
+//! table). A row has `3 heads dim` values: q, then k, then v.
 //!
 //! A task is one head of one sequence. It holds a block of [`BLOCK`] query rows of probabilities, never
 //! L x L, and recomputes them in the backward pass from the log-sum-exp that the forward pass saved
@@ -29,6 +29,13 @@ pub struct Sequence {
     pub last_key_bias: f64,
 }
 
+impl Sequence {
+    /// The sequence's rows of `all`, from `column` on.
+    fn rows<'a, T>(&self, all: Mat<'a, T>, column: usize) -> Mat<'a, T> {
+        Mat { row_stride: self.stride * all.row_stride, ..all.from(self.base, column) }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     pub count: usize,
@@ -51,7 +58,7 @@ impl Heads {
 
 /// One head of one sequence: where its q, k and v are.
 struct Task<'a, S> {
-    qkv: &'a [S],
+    qkv: Mat<'a, S>,
     seq: Sequence,
     heads: Heads,
     head: usize,
@@ -61,10 +68,8 @@ struct Task<'a, S> {
 impl<'a, S: Factor> Task<'a, S> {
     /// q (0), k (1) or v (2) as a `[len, dim]` matrix.
     fn part(&self, part: usize) -> Mat<'a, S> {
-        let width = 3 * self.heads.width();
         let column = part * self.heads.width() + self.head * self.heads.dim;
-        let all = Mat { data: self.qkv, row_stride: width, col_stride: 1 };
-        Mat { row_stride: self.seq.stride * width, ..all.from(self.seq.base, column) }
+        self.seq.rows(self.qkv, column)
     }
     fn row(&self, i: usize) -> usize {
         self.seq.base + i * self.seq.stride
@@ -221,7 +226,7 @@ fn places(sequences: &[Sequence], rows: usize) -> Vec<(u32, u32)> {
 }
 
 fn tasks<'a, S: Factor>(
-    qkv: &'a [S],
+    qkv: Mat<'a, S>,
     sequences: &'a [Sequence],
     heads: Heads,
     drop: Dropout,
@@ -232,7 +237,7 @@ fn tasks<'a, S: Factor>(
 
 /// `out [rows, heads dim]` and `lse [rows, heads]`; every row belongs to exactly one sequence.
 pub fn forward<S: Factor>(
-    qkv: &[S],
+    qkv: Mat<'_, S>,
     sequences: &[Sequence],
     heads: Heads,
     drop: Dropout,
@@ -252,25 +257,28 @@ pub fn forward<S: Factor>(
     });
 }
 
-/// `dqkv [rows, 3 heads dim]` from `dout [rows, heads dim]`.
+/// `3 heads dim` columns, from `column` on, of each row of `dqkv`, which is as wide as `qkv`'s; from
+/// `dout [rows, heads dim]`.
+#[allow(clippy::too_many_arguments)] // the op's tensors, by name
 pub fn backward<S: Factor>(
-    qkv: &[S],
+    qkv: Mat<'_, S>,
     lse: &[S::Wide],
     dout: &[S],
     sequences: &[Sequence],
     heads: Heads,
     drop: Dropout,
     dqkv: &mut [S],
+    column: usize,
 ) {
     let (dim, width) = (heads.dim, heads.width());
     let run = |task: Task<'_, S>| {
-        let all = Mat::rows(dout, width).from(task.seq.base, task.head * dim);
-        let dout = Mat { row_stride: task.seq.stride * width, ..all };
+        let dout = task.seq.rows(Mat::rows(dout, width), task.head * dim);
         task.backward(dout, |i| lse[task.row(i) * heads.count + task.head])
     };
     let done: Vec<_> = tasks(qkv, sequences, heads, drop).map(run).collect();
-    let places = places(sequences, dqkv.len() / (3 * width));
-    dqkv.par_chunks_mut(3 * width).zip(&places).with_min_len(BLOCK).for_each(|(row, &(s, i))| {
+    let places = places(sequences, dqkv.len() / qkv.row_stride);
+    dqkv.par_chunks_mut(qkv.row_stride).zip(&places).with_min_len(BLOCK).for_each(|(row, &(s, i))| {
+        let row = &mut row[column..];
         for h in 0..heads.count {
             let stage = &done[s as usize * heads.count + h][i as usize * 3 * dim..][..3 * dim];
             for part in 0..3 {

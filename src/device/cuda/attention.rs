@@ -46,12 +46,14 @@ pub(crate) fn tiles(sequences: impl IntoIterator<Item = Sequence>) -> Vec<i32> {
     sequences.into_iter().flat_map(of).collect()
 }
 
-/// Attention within the sequences of a work list.
+/// Attention within the sequences of a work list, along one axis or two: qkv and its gradient are
+/// `[rows, axes, 3 d]`, and each axis has its own out and lse.
 pub(crate) struct Tiled<'a> {
     pub cuda: &'a Cuda,
     pub op: &'static str,
-    /// See [`tiles`].
+    /// See [`tiles`]; those of one axis, then as many of the other.
     pub tiles: Words,
+    pub axes: usize,
     pub heads: Heads,
     pub drop: Dropout,
 }
@@ -59,7 +61,7 @@ pub(crate) struct Tiled<'a> {
 impl Tiled<'_> {
     /// Each tile's block for each head.
     fn blocks(&self) -> [usize; 3] {
-        [self.tiles.len() / 8, self.heads.count, 1]
+        [self.tiles.len() / 8 / self.axes, self.heads.count, self.axes]
     }
     /// Bytes of shared memory: tiles of `owned` rows, and two stages of two times STEP rows with `terms` f32 values
     /// a row.
@@ -74,26 +76,33 @@ impl Tiled<'_> {
     }
 
     /// Writes the rows of `out` and `lse` that belong to a sequence.
-    pub fn forward(&self, qkv: &Tensor, out: &mut Tensor, lse: &mut Tensor) -> Result<()> {
+    pub fn forward(&self, qkv: &Tensor, out: &mut [Tensor], lse: &mut [Tensor]) -> Result<()> {
         let name = of_head_size!(self.heads.dim, "attention_forward", "");
         let name = name.ok_or_else(|| refuse(self.cuda, self.op, self.heads))?;
-        let launch = self.cuda.kernel(name).input(qkv).words(&self.tiles).output(out).output(lse);
+        let launch = self.cuda.kernel(name).input(qkv).words(&self.tiles).outputs(out).outputs(lse);
         self.launch(launch, self.shared(1, 0))
     }
     /// Writes the rows of `dqkv` that belong to a sequence.
-    pub fn backward(&self, qkv: &Tensor, out: &Tensor, lse: &Tensor, dout: &Tensor, dqkv: &mut Tensor) -> Result<()> {
-        let [tiles, heads, _] = self.blocks();
+    pub fn backward(
+        &self,
+        qkv: &Tensor,
+        out: &[Tensor],
+        lse: &[Tensor],
+        dout: &[Tensor],
+        dqkv: &mut Tensor,
+    ) -> Result<()> {
+        let [tiles, heads, axes] = self.blocks();
         if tiles == 0 {
             return Ok(());
         }
-        let mut terms = qkv.device().alloc("attention.row_terms", DType::F32, &[heads, tiles, 2, TILE])?;
+        let mut terms = qkv.device().alloc("attention.row_terms", DType::F32, &[axes, heads, tiles, 2, TILE])?;
         let queries = of_head_size!(self.heads.dim, "attention_backward_queries", "");
         let queries = self.cuda.kernel(queries.ok_or_else(|| refuse(self.cuda, self.op, self.heads))?);
-        let queries = queries.input(qkv).input(out).input(lse).input(dout).words(&self.tiles);
+        let queries = queries.input(qkv).inputs(out).inputs(lse).inputs(dout).words(&self.tiles);
         self.launch(queries.output(dqkv).output(&mut terms), self.shared(2, 0))?;
         let keys = of_head_size!(self.heads.dim, "attention_backward_keys", "");
         let keys = self.cuda.kernel(keys.ok_or_else(|| refuse(self.cuda, self.op, self.heads))?);
-        let keys = keys.input(qkv).input(dout).input(&terms).words(&self.tiles).output(dqkv);
+        let keys = keys.input(qkv).inputs(dout).input(&terms).words(&self.tiles).output(dqkv);
         self.launch(keys, self.shared(2, 2))
     }
 }

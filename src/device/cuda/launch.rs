@@ -61,6 +61,19 @@ impl<'a> Launch<'a> {
         let pointer = tensor.device_pointer_mut();
         self.value(pointer)
     }
+    /// The first elements of a tensor or two: `OfAxis` of kernels/attention.cuh.
+    pub fn inputs(self, tensors: &[Tensor]) -> Self {
+        let pointers: Vec<u64> = tensors.iter().map(Tensor::device_pointer).collect();
+        self.of_axis(&pointers)
+    }
+    /// As `inputs`, to be written.
+    pub fn outputs(self, tensors: &mut [Tensor]) -> Self {
+        let pointers: Vec<u64> = tensors.iter_mut().map(Tensor::device_pointer_mut).collect();
+        self.of_axis(&pointers)
+    }
+    fn of_axis(self, pointers: &[u64]) -> Self {
+        self.value([0, 1].map(|axis| pointers.get(axis).copied().unwrap_or(0)))
+    }
     /// As `output`, or null.
     pub fn maybe_output(self, tensor: Option<&mut Tensor>) -> Self {
         self.value(tensor.map_or(0, Tensor::device_pointer_mut))

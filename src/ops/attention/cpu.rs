@@ -1,5 +1,5 @@
 use crate::device::cpu::attention::{self, Heads, Sequence};
-use crate::device::cpu::gemm::Factor;
+use crate::device::cpu::gemm::{Factor, Mat};
 use crate::layout::Segments;
 use crate::rng::Dropout;
 use crate::tensor::Tensor;
@@ -18,7 +18,8 @@ pub fn forward<S: Factor>(
     lse: &mut Tensor,
 ) {
     let heads = Heads { count: heads, dim: out.dim() / heads };
-    attention::forward(qkv.slice::<S>(), &sequences(segments), heads, drop, out.slice_mut(), lse.slice_mut());
+    let qkv = Mat::rows(qkv.slice::<S>(), qkv.dim());
+    attention::forward(qkv, &sequences(segments), heads, drop, out.slice_mut(), lse.slice_mut());
 }
 
 /// `_out` is for GPUs; here its products with `dout` are summed anew.
@@ -34,6 +35,6 @@ pub fn backward<S: Factor>(
     dqkv: &mut Tensor,
 ) {
     let heads = Heads { count: heads, dim: dout.dim() / heads };
-    let (qkv, lse, dout) = (qkv.slice::<S>(), lse.slice(), dout.slice());
-    attention::backward(qkv, lse, dout, &sequences(segments), heads, drop, dqkv.slice_mut());
+    let (qkv, lse, dout) = (Mat::rows(qkv.slice::<S>(), qkv.dim()), lse.slice(), dout.slice());
+    attention::backward(qkv, lse, dout, &sequences(segments), heads, drop, dqkv.slice_mut(), 0);
 }

@@ -6,11 +6,12 @@ use crate::error::Result;
 use crate::layout::Segments;
 use crate::rng::Dropout;
 use crate::tensor::Tensor;
+use std::slice::{from_mut, from_ref};
 use std::sync::Arc;
 
 fn tiled<'a>(cuda: &'a Cuda, segments: &Arc<Segments>, heads: Heads, drop: Dropout) -> Result<Tiled<'a>> {
     let tiles = cuda.layout(segments, "attention.tiles", |segments| tiles(sequences(segments)))?;
-    Ok(Tiled { cuda, op: "attention", tiles, heads, drop })
+    Ok(Tiled { cuda, op: "attention", tiles, axes: 1, heads, drop })
 }
 
 pub fn forward(
@@ -23,7 +24,7 @@ pub fn forward(
     lse: &mut Tensor,
 ) -> Result<()> {
     let heads = Heads { count: heads, dim: out.dim() / heads };
-    tiled(cuda, segments, heads, drop)?.forward(qkv, out, lse)
+    tiled(cuda, segments, heads, drop)?.forward(qkv, from_mut(out), from_mut(lse))
 }
 
 #[allow(clippy::too_many_arguments)] // the op's tensors, by name
@@ -39,5 +40,5 @@ pub fn backward(
     dqkv: &mut Tensor,
 ) -> Result<()> {
     let heads = Heads { count: heads, dim: out.dim() / heads };
-    tiled(cuda, segments, heads, drop)?.backward(qkv, out, lse, dout, dqkv)
+    tiled(cuda, segments, heads, drop)?.backward(qkv, from_ref(out), from_ref(lse), from_ref(dout), dqkv)
 }

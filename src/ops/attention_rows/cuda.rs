@@ -1,6 +1,8 @@
 //! Launches of kernels/attention_rows.cu, and the lists that they work through.
 
 use super::EPSILON;
+use crate::device::cpu::attention::Heads;
+use crate::device::cuda::attention::{of_head_size, refuse};
 use crate::device::cuda::{Cuda, Launch, Words};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -185,12 +187,16 @@ impl<'a> Layer<'a> {
         heads: usize,
         drop: Dropout,
     ) -> Result<Self> {
-        let names = match qkv.dim() / 3 / heads {
-            32 => ["attention_rows_sums_32", "attention_rows_forward_32", "attention_rows_backward_32"],
-            64 => ["attention_rows_sums_64", "attention_rows_forward_64", "attention_rows_backward_64"],
-            128 => ["attention_rows_sums_128", "attention_rows_forward_128", "attention_rows_backward_128"],
-            size => return Err(cuda.refuse("attention_rows", format!("head size {size}: 32, 64 or 128 is needed"))),
+        let size = qkv.dim() / 3 / heads;
+        let names = [
+            of_head_size!(size, "attention_rows_sums", ""),
+            of_head_size!(size, "attention_rows_forward", ""),
+            of_head_size!(size, "attention_rows_backward", ""),
+        ];
+        let [Some(sums), Some(forward), Some(backward)] = names else {
+            return Err(refuse(cuda, "attention_rows", Heads { count: heads, dim: size }));
         };
+        let names = [sums, forward, backward];
         let windows = cuda.layout(documents, "attention_rows.windows", windows)?;
         let sources = cuda.layout(documents, "attention_rows.sources", sources)?;
         Ok(Layer { cuda, qkv, lse, documents, heads, drop, names, windows, sources })

@@ -23,7 +23,7 @@ struct Update<T> {
     decay: T,
 }
 
-/// `norm` receives the norm and the clip factor.
+/// `norm` receives the norm and the clip factor, NaN where no step was taken.
 #[allow(clippy::too_many_arguments)]
 pub fn update<T: Real>(
     weights: &mut Tensor,
@@ -34,12 +34,14 @@ pub fn update<T: Real>(
     hyper: Hyper,
     t: u64,
     clip: f64,
+    after: Option<&Tensor>,
     norm: &mut Tensor,
 ) {
     let length = sum_of_squares::<T>(grad).sqrt();
-    let scale = (clip / (length + SLACK)).min(1.0);
+    let taken = length.is_finite() && !after.is_some_and(|after| after.slice::<f64>()[1].is_nan());
+    let scale = if taken { (clip / (length + SLACK)).min(1.0) } else { f64::NAN };
     norm.slice_mut::<f64>().copy_from_slice(&[length, scale]);
-    if length.is_finite() {
+    if taken {
         step::<T>(weights, copy, grad, moments, spans, hyper, t, scale);
     }
 }

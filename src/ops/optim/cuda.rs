@@ -21,6 +21,7 @@ pub fn update(
     hyper: Hyper,
     t: u64,
     clip: f64,
+    after: Option<&Tensor>,
     norm: &mut Tensor,
 ) -> Result<()> {
     let flat = [&*weights, grad, m, v].into_iter().chain(copy.as_deref());
@@ -35,11 +36,8 @@ pub fn update(
         THREADS,
         0,
     )?;
-    cuda.kernel("gradient_norm").input(&partials).output(norm).value(blocks as i32).value(clip).value(SLACK).launch(
-        [1, 1, 1],
-        THREADS,
-        0,
-    )?;
+    let launch = cuda.kernel("gradient_norm").input(&partials).maybe(after).output(norm);
+    launch.value(blocks as i32).value(clip).value(SLACK).launch([1, 1, 1], THREADS, 0)?;
     for span in spans {
         let (rate, decay) = (span.rate * hyper.correction(t), span.rate * span.decay);
         let (one_less1, one_less2) = (1.0 - hyper.beta1, 1.0 - hyper.beta2);

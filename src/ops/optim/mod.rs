@@ -4,7 +4,8 @@
 //! `theta -= rate sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt v + eps)`, then `theta -= rate decay theta`.
 //! eps is not divided by the correction: early steps differ from PyTorch's form. Over flat arrays, one
 //! span a parameter group; what no span covers stays as it is. Where the norm is not finite all stays as
-//! it is: norm, clip factor and that decision are made where the gradient is, and nobody waits for them.
+//! it is: norm, clip factor and that decision are made where the gradient is, and nobody waits for them. So that the
+//! norms of several steps can be read late, a step may be told of the one before: both are taken or neither.
 //! Reads 5 values an element (the gradient twice) and writes 3, and the rounded copy of the weights.
 
 mod cpu;
@@ -50,7 +51,7 @@ const SLACK: f64 = 1e-6;
 /// The gradient's norm, where the gradient is: reading it waits for the device.
 #[derive(Clone, Debug)]
 pub struct Norm {
-    /// F64: the norm, and the factor that the gradient was scaled by.
+    /// F64: the norm, and the factor that the gradient was scaled by, NaN where the update changed nothing.
     values: Tensor,
 }
 
@@ -63,7 +64,8 @@ impl Norm {
 }
 
 /// One step, the `t`-th (from 1), of `weights` and their moments, with the gradient scaled down to a norm of at
-/// most `clip`. `copy` receives the new weights in bf16. `spans` ascend and do not overlap.
+/// most `clip`. `copy` receives the new weights in bf16. `spans` ascend and do not overlap. Where the update `after`
+/// changed nothing, this one changes nothing either.
 #[allow(clippy::too_many_arguments)]
 pub fn update(
     weights: &mut Tensor,
@@ -75,6 +77,7 @@ pub fn update(
     hyper: Hyper,
     t: u64,
     clip: f64,
+    after: Option<&Norm>,
 ) -> Result<Norm> {
     let (device, dtype) = (grad.device(), grad.dtype());
     same_dtype("adamw", &[grad, weights, m, v])?;
@@ -90,8 +93,8 @@ pub fn update(
     }
     check_spans(spans, grad.len())?;
     let mut values = device.alloc("norm", DType::F64, &[2])?;
-    let norm = &mut values;
-    dispatch!("adamw", device, dtype, wide update(weights, copy, grad, (m, v), spans, hyper, t, clip, norm))?;
+    let (after, norm) = (after.map(|after| &after.values), &mut values);
+    dispatch!("adamw", device, dtype, wide update(weights, copy, grad, (m, v), spans, hyper, t, clip, after, norm))?;
     Ok(Norm { values })
 }
 
