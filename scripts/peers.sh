@@ -44,7 +44,8 @@ for name in $empty; do
         gcc -shared -nostdlib -x c - -Wl,-soname,"$name" -o "$site/torch/lib/$name" || fail "gcc cannot make $name"
 done
 echo 'import os, sys; sys.setdlopenflags(os.RTLD_LAZY)' >"$site/lazy_libraries.pth"
-"$dir/bin/python" -c 'import torch, onnxruntime, onnx, tokenizers; torch.ones(2, 2) @ torch.ones(2, 2)' >"$dir/log" 2>&1 ||
+"$dir/bin/python" -c 'import torch, onnxruntime, onnx, tokenizers; torch.ones(2, 2) @ torch.ones(2, 2)' \
+    >"$dir/log" 2>&1 ||
     fail "PyTorch was installed but does not work: $(grep . "$dir/log" | tail -n 1)"
 echo "$stamp" >"$dir/made-from"
 echo "$dir/bin/python"

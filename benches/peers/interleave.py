@@ -87,6 +87,8 @@ def measure(commands, rounds, all_engines):
         first = round % len(all_engines)
         for engine in all_engines[first:] + all_engines[:first]:
             engine.passes.append(engine.run())
+        if len({engine.passes[-1]["items"] for engine in all_engines}) > 1:
+            raise SystemExit("the engines do not do the same number of items: other documents, or other work")
         print(f"round {round + 1} of {rounds}: " + ", ".join(
             f"{engine.name} {engine.seconds[-1]:.2f} s" for engine in all_engines), file=sys.stderr)
 
@@ -120,11 +122,9 @@ def line(engine, first):
 
 def table(all_engines, name, device, loads):
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    counts = {engine.passes[0]["items"] for engine in all_engines}
-    items = " or ".join(f"{count:g}" for count in sorted(counts))
     return "\n".join([
         f"{name}: {device}; {platform.system()} {platform.release()}, {date}; {len(all_engines[0].passes)} rounds of "
-        f"{items} items, engines in turn; load average {loads[0]} before, {loads[1]} after",
+        f"{all_engines[0].passes[0]['items']} items, engines in turn; load average {loads[0]} before, {loads[1]} after",
         "",
         "| engine | version | items/s, median | least to greatest | peak MiB | cores busy | time over the first's "
         "| least to greatest |",

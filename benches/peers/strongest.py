@@ -1,6 +1,6 @@
-"""The same model as fast as plain PyTorch goes on a CPU: nothing padded, one document at a time, projections of one input
-fused, fused attention, attention probabilities of the mentions only, the first half of an extractor once an entity and
-the second once an unordered pair, the bilinear form group by group without its outer product in memory.
+"""The same model as fast as plain PyTorch goes on a CPU: nothing padded, one document at a time, projections of one
+input fused, fused attention, attention probabilities of the mentions only, the first half of an extractor once an
+entity and the second once an unordered pair, the bilinear form group by group without its outer product in memory.
 
 At inference weights are packed for oneDNN once and GELU and residuals run inside the products: the calls that
 torch.compile makes with frozen weights."""
