@@ -256,7 +256,10 @@ fn padded_axial(model: &Model, x: &Tensor, n: usize, pad: usize, sequential: boo
         let mut sum = x.clone();
         for (a, axes) in [Axes::Subject, Axes::Object].into_iter().enumerate() {
             let from = if sequential { sum.clone() } else { x.clone() };
-            let of_axis = get(format!("axial.{l}.qkv.weight")).view(a * 3 * d * d, &[3 * d, d]).unwrap();
+            let of_axis = match sequential {
+                true => get(format!("axial.{l}.{a}.qkv.weight")),
+                false => get(format!("axial.{l}.qkv.weight")).view(a * 3 * d * d, &[3 * d, d]).unwrap(),
+            };
             let qkv = linear(tape, &from, &of_axis, None, None).unwrap();
             let attended = axial(tape, &qkv, &tables, 2, axes).unwrap().remove(0);
             let (w, b) = (get(format!("axial.{l}.{a}.out.weight")), get(format!("axial.{l}.{a}.out.bias")));

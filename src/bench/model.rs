@@ -27,12 +27,12 @@ impl Pass<'_> {
     }
 }
 
-/// Floating-point operations of the products of the forward pass, by part: encoder, head. Counted as the work is done
-/// here: tables as they are, the context's part of an extractor once an unordered pair.
-fn flops(config: &ModelConfig, documents: &[Encoded]) -> [f64; 2] {
+/// Floating-point operations of the products of the forward pass: encoder, axial layers, the rest. Counted as the work
+/// is done here: tables as they are, the context's part of an extractor once an unordered pair.
+fn flops(config: &ModelConfig, documents: &[Encoded]) -> [f64; 3] {
     let d = config.encoder.hidden_size as f64;
     let inner = config.encoder.intermediate_size as f64;
-    let mut sums = [0.0; 2];
+    let mut sums = [0.0; 3];
     for document in documents {
         let (tokens, n) = (document.ids.len() as f64, document.mentions.len() as f64);
         let (cells, pairs) = (n * n, n * (n + 1.0) / 2.0);
@@ -45,9 +45,11 @@ fn flops(config: &ModelConfig, documents: &[Encoded]) -> [f64; 2] {
         let extractors = 2.0 * 2.0 * (pairs + n) * d * e;
         let bilinear = 2.0 * cells * e * head.block_size as f64 * out;
         let axial = 2.0 * (2.0 * cells * d * 4.0 * d + 4.0 * cells * n * d) + 2.0 * cells * d * d;
-        let table = head.axial_layers as f64 * axial + 2.0 * cells * d * head.classes as f64;
-        let table = if head.architecture == Architecture::Atlop { 0.0 } else { table };
-        sums[1] += context + extractors + bilinear + table;
+        sums[2] += context + extractors + bilinear;
+        if head.architecture == Architecture::KdDocre {
+            sums[1] += head.axial_layers as f64 * axial;
+            sums[2] += 2.0 * cells * d * head.classes as f64;
+        }
     }
     sums
 }
@@ -84,7 +86,7 @@ pub fn train<'a>(device: &'a Device, load: &'a Workload, batch: usize, recompute
     let config = Config::parse("[data]\ntrain = [\"x\"]\n[model]\nstart = \"x\"\n", &overrides)?;
     let mut trainer = Trainer::new(load.model(device, 0.1)?, &config, 100_000)?;
     let counted = flops(&trainer.model.config, &load.encoded());
-    let again = if recompute { counted[0] } else { 0.0 };
+    let again = if recompute { counted[0] + counted[1] } else { 0.0 };
     let work = Work { flops: 3.0 * counted.iter().sum::<f64>() + again, bytes: 0.0 };
     let name = format!("train {}, {batch} an update{}", load.name(), if recompute { ", recomputing" } else { "" });
     let run = move || {

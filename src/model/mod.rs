@@ -46,6 +46,6 @@ impl Model {
         observe: pairs::Observer,
     ) -> Result<Tensor> {
         let encoding = encoder::encode(tape, &self.params, &self.config.encoder, batch, recompute)?;
-        pairs::logits(tape, &self.params, &self.config.encoder, self.head()?, batch, &encoding, observe)
+        pairs::logits(tape, &self.params, &self.config.encoder, self.head()?, batch, &encoding, recompute, observe)
     }
 }

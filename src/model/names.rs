@@ -4,7 +4,8 @@
 //! Ours differ from the checkpoint's where one product over a joined or split matrix saves work:
 //! query, key and value are one matrix, in the axial layers those of both axes; an extractor `W [h; c]` is `W1 h + W2 c`.
 
-use super::config::{Architecture, EncoderConfig, HeadConfig, ModelConfig};
+use super::config::{Architecture, AxialOrder, EncoderConfig, HeadConfig, ModelConfig};
+use crate::ops::axial::{Axes, Axis};
 use std::ops::Range;
 
 /// Groups with learning rates of their own. Each is one range of the flat array.
@@ -178,7 +179,7 @@ fn encoder_layer(table: &mut Table, l: usize, d: usize, intermediate: usize) {
 
 fn kd_docre(table: &mut Table, head: &HeadConfig, d: usize) {
     for l in 0..head.axial_layers {
-        axial_layer(table, l, d);
+        axial_layer(table, head.axial, l, d);
     }
     extractors(table, head, d);
     let inputs = head.extractor_size * head.block_size;
@@ -205,16 +206,26 @@ fn extractors(table: &mut Table, head: &HeadConfig, d: usize) {
     }
 }
 
-fn axial_layer(table: &mut Table, l: usize, d: usize) {
+/// What an axial layer attends along one after the other: the parameter of q, k and v, and the axes that share it.
+pub fn axial_steps(order: AxialOrder) -> &'static [(&'static str, Axes)] {
+    match order {
+        AxialOrder::Released => &[("qkv", Axes::Both)],
+        AxialOrder::Sequential => &[("0.qkv", Axes::Subject), ("1.qkv", Axes::Object)],
+    }
+}
+
+fn axial_layer(table: &mut Table, order: AxialOrder, l: usize, d: usize) {
     let (ours, theirs, init) = (format!("axial.{l}"), "axial_transformer", fan_in(d));
     let attention = |axis: usize| format!("{theirs}.axial_attns.{l}.axial_attentions.{axis}.fn");
-    let of_axis = |axis: usize| {
-        let (from, first) = (attention(axis), axis * 3 * d);
+    let of_axis = |(place, axis): (usize, &Axis)| {
+        let (from, first) = (attention(*axis as usize), place * 3 * d);
         let (q, kv) = (Part::Rows(first..first + d), Part::Rows(first + d..first + 3 * d));
         [source(format!("{from}.to_q.weight"), &[d, d], q), source(format!("{from}.to_kv.weight"), &[2 * d, d], kv)]
     };
-    let joined = (0..2).flat_map(of_axis).collect();
-    table.push(Group::Axial, format!("{ours}.qkv.weight"), &[6 * d, d], init, joined);
+    for (name, axes) in axial_steps(order) {
+        let joined = axes.each().iter().enumerate().flat_map(of_axis).collect();
+        table.push(Group::Axial, format!("{ours}.{name}.weight"), &[3 * axes.each().len() * d, d], init, joined);
+    }
     for axis in 0..2 {
         let (out, from) = (format!("{ours}.{axis}.out"), format!("{}.to_out", attention(axis)));
         table.linear(Group::Axial, &out, &from, [d, d], init);

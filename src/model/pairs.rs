@@ -2,9 +2,11 @@
 
 use super::Params;
 use super::batch::Batch;
-use super::config::{Architecture, AxialOrder, EncoderConfig, HeadConfig};
+use super::config::{Architecture, EncoderConfig, HeadConfig};
 use super::encoder::{Affine, Encoding};
+use super::names::axial_steps;
 use crate::error::Result;
+use crate::layout::Grid;
 use crate::ops::add::add;
 use crate::ops::attention_rows::attention_rows;
 use crate::ops::axial::{Axes, axial};
@@ -18,11 +20,13 @@ use crate::ops::pair_combine::{Role, pair_combine};
 use crate::rng::Dropout;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// Sees intermediate tensors by name: hidden, attention, entity, context, projection, axial.
 pub type Observer<'a> = &'a mut dyn FnMut(&'static str, &Tensor);
 
-/// Logits `[batch.rows(), classes]`.
+/// Logits `[batch.rows(), classes]`; with `recompute` each axial layer keeps only its input for the backward pass.
+#[allow(clippy::too_many_arguments)] // the model's parts, by name
 pub fn logits(
     tape: &mut Tape,
     params: &Params,
@@ -30,6 +34,7 @@ pub fn logits(
     head: &HeadConfig,
     batch: &Batch,
     encoding: &Encoding,
+    recompute: bool,
     observe: Observer,
 ) -> Result<Tensor> {
     let [zs, zo] = extract(tape, params, encoder, head, batch, encoding, observe)?;
@@ -48,7 +53,11 @@ pub fn logits(
             observe("projection", &g);
             let mut x = g.clone();
             for l in 0..head.axial_layers {
-                x = axial_layer(tape, params, head, batch, l, &x)?;
+                let layer = AxialLayer::new(params, head, &batch.grid, l)?;
+                x = match recompute {
+                    true => tape.checkpoint(&[x], move |tape, x| Ok(vec![layer.forward(tape, &x[0])?]))?.remove(0),
+                    false => layer.forward(tape, &x)?,
+                };
             }
             observe("axial", &x);
             let feature = add(tape, &x, &g)?;
@@ -92,30 +101,48 @@ fn extract(
 }
 
 /// `x <- LayerNorm(W_f (x + attention(x)) + b_f)` (spec §4).
-fn axial_layer(
-    tape: &mut Tape,
-    params: &Params,
-    head: &HeadConfig,
-    batch: &Batch,
-    l: usize,
-    x: &Tensor,
-) -> Result<Tensor> {
-    let steps = match head.axial {
-        AxialOrder::Released => &[Axes::Both][..],
-        AxialOrder::Sequential => &[Axes::Subject, Axes::Object],
-    };
-    let (weight, d) = (params.get(&format!("axial.{l}.qkv.weight"))?, x.dim());
-    let (mut sum, mut done) = (x.clone(), 0); // axes
-    for &axes in steps {
-        let rows = weight.view(done * 3 * d * d, &[axes.each().len() * 3 * d, d])?;
-        let qkv = linear(tape, &sum, &rows, None, None)?;
-        for attended in axial(tape, &qkv, &batch.grid.tables, head.axial_heads, axes)? {
-            let out = Affine::new(params, &format!("axial.{l}.{done}.out"))?;
-            sum = linear(tape, &attended, &out.weight, Some(&out.bias), Some(&sum))?;
-            done += 1;
-        }
+struct AxialLayer {
+    steps: Vec<Step>,
+    ffn: Affine,
+    norm: Affine,
+    heads: usize,
+    eps: f64,
+    grid: Arc<Grid>,
+}
+
+/// Attention along some axes of the same x.
+struct Step {
+    axes: Axes,
+    qkv: Tensor,
+    out: Vec<Affine>,
+}
+
+impl AxialLayer {
+    fn new(params: &Params, head: &HeadConfig, grid: &Arc<Grid>, l: usize) -> Result<Self> {
+        let affine = |name: &str| Affine::new(params, &format!("axial.{l}.{name}"));
+        let step = |&(name, axes): &(&str, Axes)| {
+            let qkv = params.get(&format!("axial.{l}.{name}.weight"))?;
+            let out = axes.each().iter().map(|&axis| affine(&format!("{}.out", axis as usize)));
+            Ok(Step { axes, qkv, out: out.collect::<Result<_>>()? })
+        };
+        Ok(AxialLayer {
+            steps: axial_steps(head.axial).iter().map(step).collect::<Result<_>>()?,
+            ffn: affine("ffn")?,
+            norm: affine("norm")?,
+            heads: head.axial_heads,
+            eps: head.axial_layer_norm_eps,
+            grid: grid.clone(),
+        })
     }
-    let y = Affine::new(params, &format!("axial.{l}.ffn"))?.apply(tape, &sum)?;
-    let norm = Affine::new(params, &format!("axial.{l}.norm"))?;
-    layernorm(tape, &y, None, &norm.weight, &norm.bias, head.axial_layer_norm_eps, Dropout::default())
+    fn forward(&self, tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
+        let mut sum = x.clone();
+        for step in &self.steps {
+            let qkv = linear(tape, &sum, &step.qkv, None, None)?;
+            for (attended, out) in axial(tape, &qkv, &self.grid.tables, self.heads, step.axes)?.iter().zip(&step.out) {
+                sum = linear(tape, attended, &out.weight, Some(&out.bias), Some(&sum))?;
+            }
+        }
+        let y = self.ffn.apply(tape, &sum)?;
+        layernorm(tape, &y, None, &self.norm.weight, &self.norm.bias, self.eps, Dropout::default())
+    }
 }

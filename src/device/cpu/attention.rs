@@ -8,7 +8,7 @@
 use super::gemm::{Factor, Left, Mat, Packed, multiply};
 use super::scratch::Scratch;
 use super::simd::vectorize;
-use super::vector::{dot, max, replace_and_sum};
+use super::vector::{dot, exp_and_sum, max};
 use crate::dtype::{Element, Real, narrow};
 use crate::rng::Dropout;
 use rayon::prelude::*;
@@ -94,11 +94,7 @@ impl<'a, S: Factor> Task<'a, S> {
                     *last += bias / scale;
                 }
                 let top = max(scores) * scale;
-                let total = replace_and_sum(
-                    scores,
-                    #[inline(always)]
-                    |s| (s.fma(scale, -top)).exp(),
-                );
+                let total = exp_and_sum(scores, scale, top);
                 (top + total.ln(), S::Wide::ONE / total)
             },
         )

@@ -14,8 +14,8 @@ struct Idle {
     elements: usize,
 }
 
-/// Elements that may lie idle: 256 MiB.
-const MOST_IDLE: usize = 64 << 20;
+/// Elements that may lie idle: 16 MiB.
+const MOST_IDLE: usize = 4 << 20;
 /// Smaller tensors are the allocator's business.
 const SMALLEST: usize = 1 << 14;
 

@@ -13,7 +13,7 @@ thread_local! {
 /// Buffers a thread keeps: no op holds more at once.
 const KEPT: usize = 16;
 /// A larger buffer goes back to the allocator: one document of a rare size must not hold memory for good.
-const LARGEST: usize = 32 << 20;
+const LARGEST: usize = 8 << 20;
 
 /// `len` elements with arbitrary contents; write before you read.
 pub struct Scratch<T> {
@@ -25,9 +25,11 @@ pub struct Scratch<T> {
 impl<T: Pod> Scratch<T> {
     pub fn new(len: usize) -> Self {
         let words = (len * size_of::<T>()).div_ceil(8);
-        let mut buffer = FREE.with_borrow_mut(|free| match free.iter().position(|b| b.len() >= words) {
-            Some(fits) => free.swap_remove(fits),
-            None => free.pop().unwrap_or_default(),
+        // The smallest that is large enough, so that a small request does not hold a large buffer.
+        let mut buffer = FREE.with_borrow_mut(|free| {
+            let fits = (0..free.len()).filter(|&i| free[i].len() >= words).min_by_key(|&i| free[i].len());
+            let largest = || (0..free.len()).max_by_key(|&i| free[i].len());
+            fits.or_else(largest).map_or_else(Vec::new, |i| free.swap_remove(i))
         });
         if buffer.len() < words {
             buffer = vec![0.0; words];

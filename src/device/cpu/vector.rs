@@ -48,22 +48,28 @@ pub fn sum2<S: Element>(x: &[S], y: &[S], f: impl Fn(S::Wide, S::Wide) -> S::Wid
     pairwise(lanes)
 }
 
-/// Replaces each x by f(x); their sum, in the order of [`sum`].
+/// Replaces each x by `exp(scale x - top)`; their sum, in the order of [`sum`].
 #[inline(always)]
-pub fn replace_and_sum<T: Real>(x: &mut [T], f: impl Fn(T) -> T) -> T {
+pub fn exp_and_sum<T: Real>(x: &mut [T], scale: T, top: T) -> T {
     let (blocks, rest) = x.as_chunks_mut::<LANES>();
     let mut lanes = [T::ZERO; LANES];
     for block in blocks {
-        for i in 0..LANES {
-            block[i] = f(block[i]);
-            lanes[i] += block[i];
-        }
+        exp_block(block, scale, top, &mut lanes);
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *x = f(*x);
-        *lane += *x;
-    }
+    // A whole block too: one by one the last few would take as long as all others.
+    let mut last = [T::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    exp_block(&mut last, scale, top, &mut lanes);
+    rest.copy_from_slice(&last[..rest.len()]);
     pairwise(lanes)
+}
+
+#[inline(always)]
+fn exp_block<T: Real>(block: &mut [T; LANES], scale: T, top: T, lanes: &mut [T; LANES]) {
+    for i in 0..LANES {
+        block[i] = block[i].fma(scale, -top).exp();
+        lanes[i] += block[i];
+    }
 }
 
 #[inline(always)]
@@ -90,20 +96,20 @@ pub fn dot<S: Element>(x: &[S], y: &[S]) -> S::Wide {
 pub fn max<T: Real>(x: &[T]) -> T {
     let (blocks, rest) = x.as_chunks::<LANES>();
     let mut lanes = [T::NEG_INFINITY; LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
     for block in blocks {
         for i in 0..LANES {
             lanes[i] = lanes[i].max(block[i]);
         }
     }
-    lanes.iter_mut().zip(rest).for_each(
-        #[inline(always)]
-        |(lane, &x)| *lane = lane.max(x),
-    );
-    lanes.iter().fold(
-        T::NEG_INFINITY,
-        #[inline(always)]
-        |top, &x| top.max(x),
-    )
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = lanes[i].max(lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// `into += x`, elementwise.

@@ -15,6 +15,7 @@ mod tile;
 
 pub use operand::{AsLeft, Left, Mat, Packed, Panels, join};
 pub use tile::Factor;
+use tile::Out;
 
 use super::scratch::Scratch;
 use super::simd::{self, Kernel};
@@ -30,7 +31,7 @@ const SLAB: usize = 1024;
 /// Sums that a task has at most.
 const SUMS: usize = 96 * SLAB;
 /// Elements of B that are packed at a time, in panels that are not kept.
-const PACKED: usize = 8 << 20;
+const PACKED: usize = 4 << 20;
 
 /// `C[rows of A, rows of B] = A B^T` or `C += A B^T`, on the calling thread, with B's units from `from` on.
 /// C has rows of `stride` elements; only the rows of A times the rows of B of it are touched.
@@ -86,25 +87,12 @@ impl<S: Factor> Multiply<'_, S> {
         let panels = self.b.units().chunks_exact((NR * self.b.units).max(1)).skip(self.columns.start / NR);
         for (jb, panel) in panels.take(width.div_ceil(NR)).enumerate() {
             let lines = &panel.as_chunks::<NR>().0[self.from..self.from + units];
-            let cols = NR.min(width - jb * NR);
+            let columns = NR.min(width - jb * NR);
             for (ia, rows) in self.a.tiles(MR).enumerate() {
-                let acc = S::tile::<MR, NR, FMA>(rows, lines);
-                let c = &mut self.c[ia * MR * self.stride + jb * NR..];
-                store(&acc[..rows.rows], c, self.stride, cols, self.assign);
+                let data = &mut self.c[ia * MR * self.stride + jb * NR..];
+                let out = Out { data, stride: self.stride, columns, assign: self.assign };
+                S::tile::<MR, NR, FMA>(rows, lines, out);
             }
-        }
-    }
-}
-
-#[inline(always)]
-fn store<T: Real, const NR: usize>(acc: &[[T; NR]], c: &mut [T], stride: usize, cols: usize, assign: bool) {
-    for (i, line) in acc.iter().enumerate() {
-        let out = &mut c[i * stride..i * stride + cols];
-        match (assign, <&mut [T; NR]>::try_from(&mut *out)) {
-            (true, Ok(out)) => *out = *line,
-            (true, Err(_)) => out.copy_from_slice(&line[..cols]),
-            (false, Ok(out)) => (0..NR).for_each(|j| out[j] += line[j]),
-            (false, Err(_)) => out.iter_mut().zip(line).for_each(|(o, x)| *o += *x),
         }
     }
 }

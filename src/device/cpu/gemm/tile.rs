@@ -36,12 +36,37 @@ pub trait Factor: Element {
     type Unit: bytemuck::Pod + Send + Sync;
     const K: usize;
     fn unit(first: Self, second: Self) -> Self::Unit;
-    /// `acc[i][j] = sum over k of a[i][k] b[k][j]` for `a.rows` of the `MR` rows; the others are of no use.
-    /// In `a`, a unit's values lie next to each other.
+    /// `c[i][j] = sum over k of a[i][k] b[k][j]`, or `+=`, for the at most `MR` rows of `a`. In `a`, a unit's values lie
+    /// next to each other.
     fn tile<const MR: usize, const NR: usize, const FMA: bool>(
         a: Rows<'_, Self>,
         b: &[[Self::Unit; NR]],
-    ) -> [[Self::Wide; NR]; MR];
+        c: Out<'_, Self::Wide>,
+    );
+}
+
+/// Where a tile's sums go: the first `columns` of each row.
+pub struct Out<'a, T> {
+    pub data: &'a mut [T],
+    pub stride: usize,
+    pub columns: usize,
+    /// Not added to what is there.
+    pub assign: bool,
+}
+
+impl<T: Real> Out<'_, T> {
+    #[inline(always)]
+    fn store<const NR: usize>(self, acc: &[[T; NR]]) {
+        for (i, line) in acc.iter().enumerate() {
+            let out = &mut self.data[i * self.stride..i * self.stride + self.columns];
+            match (self.assign, <&mut [T; NR]>::try_from(&mut *out)) {
+                (true, Ok(out)) => *out = *line,
+                (true, Err(_)) => out.copy_from_slice(&line[..self.columns]),
+                (false, Ok(out)) => (0..NR).for_each(|j| out[j] += line[j]),
+                (false, Err(_)) => out.iter_mut().zip(line).for_each(|(o, x)| *o += *x),
+            }
+        }
+    }
 }
 
 impl<T: Real> Factor for T {
@@ -52,11 +77,12 @@ impl<T: Real> Factor for T {
         first
     }
     #[inline(always)]
-    fn tile<const MR: usize, const NR: usize, const FMA: bool>(a: Rows<'_, T>, b: &[[T; NR]]) -> [[T; NR]; MR] {
-        match (a.rows == MR, a.row == 1 && a.step == MR) {
+    fn tile<const MR: usize, const NR: usize, const FMA: bool>(a: Rows<'_, T>, b: &[[T; NR]], c: Out<'_, T>) {
+        let acc = match (a.rows == MR, a.row == 1 && a.step == MR) {
             (true, true) => packed::<T, MR, NR, FMA>(a.data, b),
             _ => in_place::<T, MR, NR, FMA>(a, b),
-        }
+        };
+        c.store(&acc[..a.rows]);
     }
 }
 
@@ -129,15 +155,14 @@ impl Factor for bf16 {
         Pair(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
     }
     #[inline(always)]
-    fn tile<const MR: usize, const NR: usize, const FMA: bool>(a: Rows<'_, bf16>, b: &[[Pair; NR]]) -> [[f32; NR]; MR] {
+    fn tile<const MR: usize, const NR: usize, const FMA: bool>(a: Rows<'_, bf16>, b: &[[Pair; NR]], c: Out<'_, f32>) {
         a.check(b.len(), 2);
         #[cfg(target_arch = "x86_64")]
         if NR == dot::COLUMNS && MR <= dot::ROWS && simd::level() == Level::Avx512Bf16 {
-            let mut acc = [[0.0; NR]; MR];
-            dot::tile(a, b.as_flattened(), acc.as_flattened_mut());
-            return acc;
+            return dot::tile(a, b.as_flattened(), c);
         }
-        in_software::<MR, NR, FMA>(a, b)
+        let acc = in_software::<MR, NR, FMA>(a, b);
+        c.store(&acc[..a.rows]);
     }
 }
 
@@ -169,22 +194,22 @@ fn in_software<const MR: usize, const NR: usize, const FMA: bool>(
 /// With the instruction for it.
 #[cfg(target_arch = "x86_64")]
 mod dot {
-    use super::{Pair, Rows};
+    use super::{Out, Pair, Rows};
     use half::bf16;
     use std::arch::x86_64::*;
 
     pub const ROWS: usize = 12;
     pub const COLUMNS: usize = 32;
 
-    /// `acc` has [`COLUMNS`] elements a row. The caller has checked bounds and that the machine has AVX512_BF16.
+    /// The caller has checked the bounds of `a` and that the machine has AVX512_BF16.
     #[inline(always)]
-    pub fn tile(a: Rows<'_, bf16>, b: &[Pair], acc: &mut [f32]) {
+    pub fn tile(a: Rows<'_, bf16>, b: &[Pair], c: Out<'_, f32>) {
         // Fewer rows are less work: a kernel for each number of them.
         macro_rules! of_rows {
             ($($rows:literal)*) => {
                 match a.rows {
                     // SAFETY: as said above.
-                    $($rows => unsafe { run::<$rows>(a, b, acc) },)*
+                    $($rows => unsafe { run::<$rows>(a, b, c) },)*
                     rows => unreachable!("{rows} rows in a tile"),
                 }
             };
@@ -195,8 +220,7 @@ mod dot {
     /// # Safety
     /// The machine has AVX512_BF16, and `a` has R rows of as many pairs as `b` has.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn run<const R: usize>(a: Rows<'_, bf16>, b: &[Pair], acc: &mut [f32]) {
-        assert!(acc.len() >= R * COLUMNS);
+    unsafe fn run<const R: usize>(a: Rows<'_, bf16>, b: &[Pair], c: Out<'_, f32>) {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
         let (row, step) = (a.row, a.step);
         let mut at = a.data.as_ptr();
@@ -214,11 +238,18 @@ mod dot {
                 at = at.wrapping_add(step);
             }
         }
-        for (sums, out) in sums.iter().zip(acc.as_chunks_mut::<COLUMNS>().0) {
-            // SAFETY: `out` has room for two registers.
-            unsafe {
-                _mm512_storeu_ps(out.as_mut_ptr(), sums[0]);
-                _mm512_storeu_ps(out.as_mut_ptr().add(16), sums[1]);
+        // Masks of the columns that there are.
+        let there = u32::MAX >> (COLUMNS - c.columns.clamp(1, COLUMNS));
+        let masks = [there as u16, (there >> 16) as u16];
+        for (i, sums) in sums.iter().enumerate() {
+            let out = c.data[i * c.stride..i * c.stride + c.columns].as_mut_ptr();
+            for (half, mask) in masks.into_iter().enumerate() {
+                let out = out.wrapping_add(16 * half);
+                // SAFETY: the columns of the mask are within the row's, just cut out.
+                unsafe {
+                    let before = if c.assign { _mm512_setzero_ps() } else { _mm512_maskz_loadu_ps(mask, out) };
+                    _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, sums[half]));
+                }
             }
         }
     }
