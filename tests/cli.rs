@@ -137,7 +137,7 @@ fn every_help_shows_examples() {
 #[test]
 fn wrong_flags_are_usage_errors() {
     let room = Room::with_model();
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 10] = [
         &[],
         &["extract"],
         &["extract", "x", "--to", "pdf"],
@@ -146,6 +146,7 @@ fn wrong_flags_are_usage_errors() {
         &["extract", "x", "--threads", "many"],
         &["extract", "x", "--max-memory", "2 cups"],
         &["eval", "--gold", "x", "--pred", "y", "-m", "z"],
+        &["extract", "x", "--device", "cuda", "--precision", "f32"],
         &["no-such-command"],
     ];
     for args in wrong {
@@ -183,10 +184,14 @@ fn the_output_does_not_depend_on_batches_or_threads() {
         let warnings = line["warnings"].as_array().unwrap().len();
         assert_eq!(warnings, usize::from(n == 0 || n >= 5), "{line}");
     }
-    for batch in ["1", "7", "64"] {
-        for threads in ["1", "2"] {
-            let again = room.extract(&[&input, "--batch-size", batch, "--threads", threads]).ok();
-            assert!(again.out == all.out, "{batch} documents, {threads} threads");
+    for precision in ["f32", "bf16"] {
+        let run = |batch: &str, threads: &str| {
+            let flags = ["--batch-size", batch, "--threads", threads, "--precision", precision, "--device", "cpu"];
+            room.extract(&[&[&*input], &flags[..]].concat()).ok().out
+        };
+        let first = run("1", "1");
+        for (batch, threads) in [("1", "2"), ("7", "1"), ("7", "2"), ("64", "1"), ("64", "2")] {
+            assert!(run(batch, threads) == first, "{precision}: {batch} documents, {threads} threads");
         }
     }
     let small = room.extract(&[&input, "--batch-tokens", "50", "--batch-cells", "9"]).ok();
