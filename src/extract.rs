@@ -60,10 +60,9 @@ impl Extractor {
     /// Opens `config.json`, `tokenizer.json`, `relations.json` and the weights of `dir`.
     pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
-        let mut digest = String::new();
-        let model = {
+        let (model, digest) = {
             let _span = device.profile().span("load weights");
-            open_to_infer(dir, device, |weights| digest = digest_of(weights))?
+            open_to_infer(dir, device, digest_of)?
         };
         let _span = device.profile().span("load tokenizer");
         let top_k = model.head().map_err(|e| e.context(dir.display()))?.top_k;

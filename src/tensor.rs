@@ -8,6 +8,7 @@ use crate::device::{Booking, Device};
 use crate::dtype::{DType, Element, Real};
 use crate::error::{Error, Result};
 use half::bf16;
+use rayon::prelude::*;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -133,7 +134,17 @@ impl Tensor {
     }
     /// As [`Tensor::from_vec`], rounded to bf16 (to nearest, ties to even).
     pub fn from_rounded<T: Real>(device: &Device, tag: Tag, shape: &[usize], values: &[T]) -> Result<Self> {
-        Self::from_vec(device, tag, shape, values.iter().map(|x| bf16::narrow(x.f64() as f32)).collect())
+        let round = |x: &T| bf16::narrow(x.f64() as f32);
+        let Device::Cpu(cpu) = device else {
+            return Self::from_vec(device, tag, shape, values.iter().map(round).collect());
+        };
+        if shape.iter().product::<usize>() != values.len() {
+            return Err(Error::shape("from_rounded", "values", shape, values.len()));
+        }
+        let mut made = Self::alloc(device, tag, DType::BF16, shape)?;
+        let parts = made.slice_mut::<bf16>().par_chunks_mut(1 << 16).zip(values.par_chunks(1 << 16));
+        cpu.run(|| parts.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, x)| *to = round(x))));
+        Ok(made)
     }
 
     pub fn id(&self) -> Id {

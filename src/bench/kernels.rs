@@ -3,6 +3,7 @@
 use super::sizes::*;
 use super::{Effort, Row, Work, time};
 use crate::device::Device;
+use crate::device::cpu::gemm::ceiling;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::layout::{Segments, Sources};
@@ -24,6 +25,7 @@ use crate::ops::pair_combine::{Role, pair_combine};
 use crate::rng::Dropout;
 use crate::tape::{Grads, Tape};
 use crate::tensor::Tensor;
+use half::bf16;
 use std::sync::Arc;
 
 /// What becomes of a case: `(name, work, run)`.
@@ -238,17 +240,22 @@ pub fn each(device: &Device, documents: usize, filter: &str, visit: Visit) -> Re
     cases.loss_and_optimizer(documents)
 }
 
-/// What the device does at most: a large matrix product, and a sum of large arrays.
+/// What the device does at most: register tiles from the first-level cache on a CPU, a large matrix product on a GPU;
+/// and a sum of large arrays.
 pub fn peak(device: &Device) -> Result<super::report::Peak> {
-    let n = if matches!(device, Device::Cpu(_)) { 1024 } else { 8192 };
     let effort = Effort { warm_up: 2, repeats: 7 };
     let fastest = |seconds: Vec<f64>| seconds.into_iter().fold(f64::INFINITY, f64::min);
-    let (x, w) = (activation(device, &[n, n])?, activation(device, &[n, n])?);
-    let product = time(device, effort, &mut || linear(&mut Tape::inference(), &x, &w, None, None).map(drop))?;
+    let flops = match device {
+        Device::Cpu(cpu) if cpu.precision == DType::BF16 => cpu.run(ceiling::<bf16>),
+        Device::Cpu(cpu) => cpu.run(ceiling::<f32>),
+        Device::Cuda(_) => {
+            let (x, w) = (activation(device, &[8192, 8192])?, activation(device, &[8192, 8192])?);
+            let product = time(device, effort, &mut || linear(&mut Tape::inference(), &x, &w, None, None).map(drop))?;
+            2.0 * 8192f64.powi(3) / fastest(product)
+        }
+    };
     let (mut a, b) = (wide(device, &[64 << 20])?, wide(device, &[64 << 20])?);
     let sum = time(device, effort, &mut || crate::ops::add::accumulate(&mut a, &b))?;
-    Ok(super::report::Peak {
-        tflops: 2.0 * (n as f64).powi(3) / fastest(product) / 1e12,
-        gb_per_s: 12.0 * a.len() as f64 / fastest(sum) / 1e9,
-    })
+    let gb_per_s = 12.0 * a.len() as f64 / fastest(sum) / 1e9;
+    Ok(super::report::Peak { tflops: flops / 1e12, gb_per_s })
 }

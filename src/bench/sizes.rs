@@ -104,7 +104,7 @@ pub fn model(device: &Device, dropout: f64) -> Result<Model> {
 /// As [`model`], to extract with.
 pub fn ready(device: &Device) -> Result<Model> {
     let (config, table, flat) = weights(0.0)?;
-    Ok(Model { config, params: Params::to_infer(device, table, flat)? })
+    Ok(Model { config, params: Params::to_infer(device, table, &flat)? })
 }
 
 fn weights(dropout: f64) -> Result<(ModelConfig, Vec<ParamSpec>, Vec<f32>)> {

@@ -87,7 +87,7 @@ impl Workload {
         match self {
             Workload::Mean { .. } => sizes::ready(device),
             Workload::Real { encoder, config, .. } => {
-                build_to_infer(encoder, (**config).clone(), Want::Encoder, SEED, device, |_| {})
+                Ok(build_to_infer(encoder, (**config).clone(), Want::Encoder, SEED, device, |_| ())?.0)
             }
         }
     }

@@ -22,25 +22,35 @@ pub fn open_model<T: Real>(dir: impl AsRef<Path>, device: &Device) -> Result<(Mo
     build::<T>(dir, config, Want::Everything, 0, device)
 }
 
-/// As [`open_model`], only to compute with: the weights lie as products take them. `see` gets them all before.
-pub fn open_to_infer(dir: impl AsRef<Path>, device: &Device, see: impl FnOnce(&[f32])) -> Result<Model> {
+/// As [`open_model`], only to compute with: the weights lie as products take them. Beside it, what `see` makes of all
+/// weights in f32, on a thread of its own.
+pub fn open_to_infer<R: Send>(
+    dir: impl AsRef<Path>,
+    device: &Device,
+    see: impl FnOnce(&[f32]) -> R + Send,
+) -> Result<(Model, R)> {
     let dir = dir.as_ref();
     let config = ModelConfig::load(dir)?;
     build_to_infer(dir, config, Want::Everything, 0, device, see)
 }
 
 /// As [`build`], only to compute with; see [`open_to_infer`].
-pub fn build_to_infer(
+pub fn build_to_infer<R: Send>(
     dir: impl AsRef<Path>,
     config: ModelConfig,
     want: Want,
     seed: u64,
     device: &Device,
-    see: impl FnOnce(&[f32]),
-) -> Result<Model> {
+    see: impl FnOnce(&[f32]) -> R + Send,
+) -> Result<(Model, R)> {
     let (table, flat, _) = read::<f32>(dir, &config, want, seed)?;
-    see(&flat);
-    Ok(Model { config, params: Params::to_infer(device, table, flat)? })
+    let (params, seen) = std::thread::scope(|scope| {
+        let seen = scope.spawn(|| see(&flat));
+        let params = Params::to_infer(device, table, &flat);
+        (params, seen.join())
+    });
+    let seen = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    Ok((Model { config, params: params? }, seen))
 }
 
 /// Builds `config` on the encoder in `dir`; what `want` leaves open starts from `seed`.

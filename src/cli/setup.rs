@@ -32,7 +32,7 @@ pub struct DeviceArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto", env = "DOCRE_DEVICE", hide_env_values = true)]
     device: DeviceChoice,
-    /// Threads; auto: one a core
+    /// Threads; auto: one a physical core
     #[arg(long, value_name = "N", default_value = "auto", env = "DOCRE_THREADS", value_parser = threads, hide_env_values = true)]
     threads: usize,
     /// Of weights and activations

@@ -37,9 +37,9 @@ impl Params {
     }
     /// As [`Params::new`], only to compute with: on a CPU each weight lies as products take it, and no other copy is
     /// kept: [`Params::flat`] is empty.
-    pub fn to_infer(device: &Device, specs: Vec<ParamSpec>, flat: Vec<f32>) -> Result<Self> {
+    pub fn to_infer(device: &Device, specs: Vec<ParamSpec>, flat: &[f32]) -> Result<Self> {
         if matches!(device, Device::Cuda(_)) {
-            return Self::new(device, specs, flat);
+            return Self::new(device, specs, flat.to_vec());
         }
         let one = |(spec, range): (&ParamSpec, Range<usize>)| {
             let values = &flat[range];

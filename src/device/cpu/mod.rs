@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod bf16;
+mod cores;
 pub mod gemm;
 pub mod math;
 pub mod pool;
@@ -29,10 +30,10 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// `threads` of 0: one a core that this process may use.
+    /// `threads` of 0: one for every physical core that this process may use.
     pub fn new(threads: usize, precision: DType) -> Result<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(if threads == 0 { cores::available() } else { threads })
             .build()
             .map_err(|e| Error::device("E-THREADS", format!("cannot start threads: {e}")))?;
         let (poison, round) = (AtomicBool::new(false), AtomicBool::new(false));

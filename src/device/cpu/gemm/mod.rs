@@ -217,6 +217,29 @@ impl<S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'_, S, A, B> {
     }
 }
 
+/// Floating-point operations a second that tiles reach on all threads of the current pool while everything stays in the
+/// first-level cache: the ceiling of products on this machine.
+pub fn ceiling<S: Factor>() -> f64 {
+    const TIMES: usize = 20_000;
+    let k = 512 / size_of::<S>(); // 16 KiB of B
+    let tile::Size { mr, nr } = tile::size::<S>();
+    let once = || {
+        let values = vec![S::default(); mr.max(nr) * k];
+        let (matrix, mut c) = (Mat::rows(&values, k), vec![S::Wide::ZERO; mr * nr]);
+        let (left, right) = (Left::packed(&matrix, 0, mr, 0..k), Packed::right(&matrix, 0, nr, 0..k));
+        for _ in 0..TIMES {
+            multiply::<S>(&left, std::hint::black_box(&right), &mut c, nr, false);
+        }
+    };
+    let flops = (2 * mr * nr * k * TIMES * rayon::current_num_threads()) as f64;
+    let rate = |_| {
+        let start = std::time::Instant::now();
+        rayon::broadcast(|_| once());
+        flops / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(rate).fold(0.0, f64::max)
+}
+
 /// `C[m, n] = A[m, k] B[n, k]^T` (assign) or `C += A B^T`, on all threads of the current pool; C is row-major, `n` wide.
 pub fn gemm<S: Factor>(
     (m, n, k): (usize, usize, usize),
