@@ -66,6 +66,9 @@ impl Drop for Pooled {
     }
 }
 
+/// Elements that are worth a task of their own.
+const LARGE: usize = 1 << 18;
+
 fn fresh_id() -> Id {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -142,7 +145,7 @@ impl Tensor {
             return Err(Error::shape("from_rounded", "values", shape, values.len()));
         }
         let mut made = Self::alloc(device, tag, DType::BF16, shape)?;
-        let parts = made.slice_mut::<bf16>().par_chunks_mut(1 << 16).zip(values.par_chunks(1 << 16));
+        let parts = made.slice_mut::<bf16>().par_chunks_mut(LARGE).zip(values.par_chunks(LARGE));
         cpu.run(|| parts.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, x)| *to = round(x))));
         Ok(made)
     }
@@ -182,6 +185,9 @@ impl Tensor {
         let n: usize = shape.iter().product();
         if offset + n > self.len() {
             return Err(Error::shape("view", "elements", self.len(), offset + n));
+        }
+        if matches!(&*self.data, Data::Panels(_)) {
+            return Err(Error::shape("view", "a tensor", "elements", "panels"));
         }
         let at = self.offset + offset;
         Ok(Tensor { id: fresh_id(), shape: shape.to_vec(), offset: at, ..self.clone() })
@@ -231,13 +237,22 @@ impl Tensor {
     }
     /// Sets every element of a tensor that nobody shares.
     pub fn fill(&mut self, value: f64) -> Result<()> {
-        let (from, len, dtype) = (self.offset, self.len(), self.dtype);
+        let (from, len, dtype, device) = (self.offset, self.len(), self.dtype, self.device.clone());
         match self.own() {
             Data::Pooled(v) if dtype == DType::BF16 => {
                 let all: &mut [bf16] = bytemuck::cast_slice_mut(&mut v.values);
                 all[from..from + len].fill(bf16::narrow(value as f32));
             }
-            Data::Pooled(v) => v.values[from..from + len].fill(value as f32),
+            Data::Pooled(v) => {
+                let values = &mut v.values[from..from + len];
+                match &device {
+                    // Gradients: more than one core can write.
+                    Device::Cpu(cpu) if len > LARGE => {
+                        cpu.run(|| values.par_chunks_mut(LARGE).for_each(|part| part.fill(value as f32)));
+                    }
+                    _ => values.fill(value as f32),
+                }
+            }
             Data::F64(v) => v.values[from..from + len].fill(value),
             Data::Panels(_) => return Err(Error::shape("fill", "a tensor", "elements", "panels")),
             Data::Cuda(memory) => {

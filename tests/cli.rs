@@ -37,7 +37,7 @@ impl Room {
     /// In this room and of this process's environment only what finds libraries.
     fn docre(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_docre"));
-        for variable in ["DOCRE_MODEL", "DOCRE_THREADS", "DOCRE_DEVICE"] {
+        for variable in ["DOCRE_MODEL", "DOCRE_THREADS", "DOCRE_DEVICE", "DOCRE_PRECISION"] {
             command.env_remove(variable);
         }
         command.current_dir(self.0.path()).args(args);

@@ -76,7 +76,7 @@ fn layouts(strides: &[Option<usize>]) -> Vec<Layout> {
 #[test]
 fn integers_are_exact_in_every_layout() {
     let device = Device::cpu(2).unwrap();
-    let some = layouts(&[None, Some(67), Some(512)]); // 512 f32 are 2048 bytes, 512 f64 are 4096
+    let some = layouts(&[None, Some(67), Some(512), Some(1024)]); // 512 f32 are 2048 bytes, as 1024 bf16
     for size in [(1, 1, 1), (13, 33, 31), (25, 65, 7)] {
         for (&left, &right) in some.iter().flat_map(|l| some.iter().map(move |r| (l, r))) {
             check::<f32>(&device, size, left, right);

@@ -4,6 +4,8 @@
 mod common;
 
 use common::tiny::{self, CLASSES, WINDOW};
+use docre::device::Device;
+use docre::dtype::DType;
 use docre::extract::{Rule, predict};
 use docre::layout::{Encoded, Labels, Tables};
 use docre::model::batch::plan_windows;
@@ -92,6 +94,44 @@ fn logits(model: &Model, documents: &[&Encoded]) -> Vec<Vec<u64>> {
         all[cell.document as usize].extend(row.iter().map(|x| x.to_bits()));
     }
     all
+}
+
+/// Weights as products take them give the bits that weights to be trained give, in either precision, on any number of
+/// threads, a document alone or in company.
+#[test]
+fn weights_ready_for_use_change_no_bit() {
+    for head in [
+        json!({}),
+        json!({"axial": "sequential", "block_size": 1}),
+        json!({"pad_entities": 42}),
+        json!({"pad_entities": 4, "pad_cells": "bias", "extractor_size": 15, "block_size": 5}),
+        json!({"architecture": "atlop"}),
+    ] {
+        let model = tiny::lively::<f32>(&tiny::config(head.clone()), 1);
+        let documents = documents();
+        for precision in [DType::F32, DType::BF16] {
+            let on = |threads, ready| tiny::moved(&model, &Device::cpu_in(threads, precision).unwrap(), ready);
+            let (first, ready) = (logits(&on(1, false), &refs(&documents)), on(2, true));
+            assert!(first == logits(&ready, &refs(&documents)), "{head} {precision:?}");
+            for (document, want) in documents.iter().zip(&first) {
+                assert!(logits(&ready, &[document])[0] == *want, "{head} {precision:?}, alone");
+            }
+        }
+    }
+}
+
+#[test]
+fn recomputed_layers_have_the_bits_of_a_plain_run_in_bf16() {
+    for head in [json!({}), json!({"axial": "sequential"}), json!({"architecture": "atlop"})] {
+        let model = tiny::lively::<f32>(&tiny::config(head.clone()), 1);
+        let documents = documents();
+        let documents = refs(&documents);
+        let on = |threads| tiny::moved(&model, &Device::cpu_in(threads, DType::BF16).unwrap(), false);
+        let plain = gradients(&on(2), &documents, false, cells(&documents));
+        assert!(plain.1.iter().all(|g| g.is_finite()) && plain.1.iter().filter(|g| **g != 0.0).count() > 1000);
+        assert!(plain == gradients(&on(2), &documents, true, cells(&documents)), "{head}: recomputed");
+        assert!(plain == gradients(&on(1), &documents, true, cells(&documents)), "{head}: on one thread");
+    }
 }
 
 #[test]

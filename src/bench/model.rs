@@ -4,10 +4,10 @@ use super::workload::Workload;
 use super::{Effort, Row, Work, time};
 use crate::device::Device;
 use crate::error::Result;
-use crate::extract::{Budget, Rule, batches, predict_all};
+use crate::extract::{Budget, PART, Rule, batches, predict_all};
 use crate::layout::Encoded;
 use crate::model::config::{Architecture, ModelConfig};
-use crate::model::encoder;
+use crate::model::{Batch, encoder};
 use crate::tape::Tape;
 use crate::train::{Config, Example, Trainer};
 
@@ -57,15 +57,20 @@ fn flops(config: &ModelConfig, documents: &[Encoded]) -> [f64; 3] {
 /// The encoder's forward pass; items are word pieces.
 pub fn encode<'a>(device: &'a Device, load: &Workload) -> Result<Pass<'a>> {
     let (model, documents) = (load.ready(device)?, load.encoded());
-    let runs = batches(&documents, Budget::default());
-    let batches: Vec<_> =
+    let several = matches!(device, Device::Cpu(cpu) if cpu.threads() > 1);
+    let runs = batches(&documents, if several { PART } else { Budget::default() });
+    let batches: Vec<Batch> =
         runs.into_iter().map(|run| model.batch(&documents[run].iter().collect::<Vec<_>>())).collect::<Result<_>>()?;
     let (name, items) = (format!("encoder {}", load.name()), load.tokens() as f64);
     let work = Work { flops: flops(&model.config, &documents)[0], bytes: 0.0 };
     let run = move || {
-        batches.iter().try_for_each(|batch| {
+        let one = |batch: &Batch| {
             encoder::encode(&mut Tape::inference(), &model.params, &model.config.encoder, batch, false).map(drop)
-        })
+        };
+        match device {
+            Device::Cpu(cpu) => cpu.side_by_side(batches.len(), |i| one(&batches[i])).into_iter().collect(),
+            Device::Cuda(_) => batches.iter().try_for_each(one),
+        }
     };
     Ok(Pass { name, work, items, run: Box::new(run) })
 }

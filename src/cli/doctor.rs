@@ -93,7 +93,7 @@ fn look() -> Findings {
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         cpu: Cpu {
             model: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: crate::device::cpu::cores::available(),
             instructions: instructions(),
             simd: simd_name(),
         },

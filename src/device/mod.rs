@@ -20,7 +20,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// The CPU with `threads` threads; 0: as many as the machine has cores for this process.
+    /// The CPU with `threads` threads; 0: one for every physical core that this process may use.
     pub fn cpu(threads: usize) -> Result<Self> {
         Self::cpu_in(threads, DType::F32)
     }

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub struct Profile {
     start: Instant,
     spans: Mutex<BTreeMap<&'static str, (Duration, u64)>>,
+    /// How many threads run spans of their own at once: a span counts for its share of the time.
+    lanes: AtomicU32,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { start: Instant::now(), spans: Mutex::default() }
+        Profile { start: Instant::now(), spans: Mutex::default(), lanes: AtomicU32::new(1) }
     }
 }
 
@@ -24,9 +27,22 @@ pub struct Span<'a> {
     start: Instant,
 }
 
+/// As long as it lives, so many threads run spans at once.
+pub struct Lanes<'a>(&'a Profile);
+
+impl Drop for Lanes<'_> {
+    fn drop(&mut self) {
+        self.0.lanes.store(1, Relaxed);
+    }
+}
+
 impl Profile {
     pub fn span(&self, name: &'static str) -> Span<'_> {
         Span { profile: self, name, start: Instant::now() }
+    }
+    pub fn lanes(&self, count: usize) -> Lanes<'_> {
+        self.lanes.store(count.max(1) as u32, Relaxed);
+        Lanes(self)
     }
 }
 
@@ -34,7 +50,7 @@ impl Drop for Span<'_> {
     fn drop(&mut self) {
         let mut spans = self.profile.spans.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let entry = spans.entry(self.name).or_default();
-        entry.0 += self.start.elapsed();
+        entry.0 += self.start.elapsed() / self.profile.lanes.load(Relaxed);
         entry.1 += 1;
     }
 }

@@ -87,10 +87,10 @@ impl Params {
         (&mut self.flat, self.copy.as_mut())
     }
     pub fn len(&self) -> usize {
-        self.flat.len()
+        self.ranges.last().map_or(0, |range| range.end)
     }
     pub fn is_empty(&self) -> bool {
-        self.flat.is_empty()
+        self.len() == 0
     }
     pub fn device(&self) -> &Device {
         self.flat.device()

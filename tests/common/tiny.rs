@@ -62,6 +62,16 @@ pub fn lively<T: Real>(config: &ModelConfig, threads: usize) -> Model {
     Model { config: config.clone(), params }
 }
 
+/// The same weights on `device`, to be trained or, with `ready`, only to compute with.
+pub fn moved(model: &Model, device: &Device, ready: bool) -> Model {
+    let (specs, flat) = (model.params.specs().to_vec(), model.params.flat().slice::<f32>());
+    let params = match ready {
+        true => Params::to_infer(device, specs, flat),
+        false => Params::new(device, specs, flat.to_vec()),
+    };
+    Model { config: model.config.clone(), params: params.unwrap() }
+}
+
 /// `[CLS]`, `length - 2` random pieces, `[SEP]`; mentions as they are given.
 pub fn document(seed: u64, length: usize, mentions: &[&[u32]]) -> Encoded {
     let mut stream = Stream::new(seed, 2);

@@ -65,6 +65,23 @@ fn on_the_gpu() {
     );
 }
 
+/// The weights of two mentions add up to 1, to the rounding of each.
+#[test]
+fn weights_in_bf16_add_up() {
+    let h = Input {
+        values: (0..512).map(|i| f64::from(i * 37 % 384) / 32.0 - 6.0).collect(),
+        ..activation("h", &[2, 256])
+    };
+    let rows = Segments::from_lengths([2]);
+    let s = Arc::new(Sources { rows, index: vec![0, 1], weight: vec![1.0; 2] });
+    let device = docre::device::Device::cpu_in(1, DType::BF16).unwrap();
+    let op: Op = &|tape, t| entity_pool(tape, &t[0], &s);
+    let found = run_from(&device, DType::BF16, &[h], op, 0.0, &|n| vec![1.0; n]);
+    for (a, b) in found.grads[0][..256].iter().zip(&found.grads[0][256..]) {
+        assert!((a + b - 1.0).abs() <= 1.0 / 256.0, "{a} + {b}");
+    }
+}
+
 /// Mean documents: entities of one and two mentions.
 #[test]
 fn traffic_on_the_gpu() {

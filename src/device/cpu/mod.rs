@@ -2,7 +2,7 @@
 
 pub mod attention;
 pub mod bf16;
-mod cores;
+pub mod cores;
 pub mod gemm;
 pub mod math;
 pub mod pool;
@@ -15,7 +15,8 @@ use crate::device::profile::Profile;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[derive(Debug)]
 pub struct Cpu {
@@ -43,6 +44,23 @@ impl Cpu {
     /// Runs `f` on the device's threads.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.threads.install(f)
+    }
+    /// `f(0), f(1) … f(count - 1)`, as many at once as there are threads; each of them may use the device, and a thread
+    /// without one of its own helps with theirs.
+    pub fn side_by_side<R: Send + Sync>(&self, count: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        let lanes = self.threads().min(count);
+        let (next, found) = (AtomicUsize::new(0), (0..count).map(|_| OnceLock::new()).collect::<Vec<OnceLock<R>>>());
+        // A loop on each thread, not a task a call: whoever waits for help with one call must not begin another.
+        let lane = || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(place) = found.get(i) else { return };
+                let _ = place.set(gemm::beside_others(|| f(i)));
+            }
+        };
+        let _lanes = self.profile.lanes(lanes);
+        self.threads.broadcast(|_| lane());
+        found.into_iter().filter_map(OnceLock::into_inner).collect()
     }
     pub fn threads(&self) -> usize {
         self.threads.current_num_threads()

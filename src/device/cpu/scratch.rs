@@ -10,10 +10,10 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Buffers a thread keeps: no op holds more at once.
-const KEPT: usize = 16;
+/// Bytes that a thread keeps for later.
+const KEPT: usize = 24 << 20;
 /// A larger buffer goes back to the allocator: one document of a rare size must not hold memory for good.
-const LARGEST: usize = 8 << 20;
+pub const LARGEST: usize = 16 << 20;
 
 /// `len` elements with arbitrary contents; write before you read.
 pub struct Scratch<T> {
@@ -51,7 +51,7 @@ impl<T> Drop for Scratch<T> {
             // A thread that is ending has no list any more: then the buffer is simply freed.
             let _ = FREE.try_with(|free| {
                 let mut free = free.borrow_mut();
-                if free.len() < KEPT {
+                if 8 * (free.iter().map(Vec::len).sum::<usize>() + buffer.len()) <= KEPT {
                     free.push(buffer);
                 }
             });

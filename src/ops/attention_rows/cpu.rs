@@ -151,10 +151,13 @@ impl<S: Element> Document<'_, S> {
     /// Adds to dq of the mention's rows and dk of their windows, given `share * da` for the mention's row.
     #[inline(always)]
     fn mention_backward(&self, token: usize, head: usize, share: S::Wide, da: &[S::Wide], dqkv: &mut [S::Wide]) {
-        let mut row = vec![S::Wide::ZERO; self.tokens];
-        let factor = self.layer.mention_row(token, head, self.windows, &mut row);
-        // row = x / (sum x + eps): dx = (da - da . row) / (sum x + eps).
-        let mean = if self.windows.len() < 2 { S::Wide::ZERO } else { dot(da, &row) };
+        let (mut factor, mut mean) = (S::Wide::ONE, S::Wide::ZERO);
+        if self.windows.len() > 1 {
+            // row = x / (sum x + eps): dx = (da - da . row) / (sum x + eps).
+            let mut row = vec![S::Wide::ZERO; self.tokens];
+            factor = self.layer.mention_row(token, head, self.windows, &mut row);
+            mean = dot(da, &row);
+        }
         for window in self.windows {
             let Some(at) = window.row(token) else { continue };
             let p = self.layer.probabilities(at, head, window);

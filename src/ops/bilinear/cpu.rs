@@ -92,7 +92,7 @@ fn forward_into<S: Factor, Y: Element>(
     let (left, packed, bias) = (Outer::<S>::new(zs, zo, block), w.panels::<S>(), b.map(|b| b.slice::<S>()));
     let matrix = Mat::rows(if packed.is_some() { &[] } else { w.slice::<S>() }, k);
     let right = packed.map_or(Right::Matrix(&matrix), Right::Packed);
-    let product = Product { rows, columns, k, left: &left, right };
+    let product = Product::new((rows, columns, k), &left, right);
     let blocks = y.slice_mut::<Y>().par_chunks_mut((product.block() * columns).max(1));
     product.run(blocks, |block, sums, y| {
         for (sums, y) in block.rows_mut(sums, y, columns) {

@@ -1,9 +1,9 @@
 //! Grouped bilinear form (spec §3): `y = W bl (+ b)`, where bl is the concatenation over groups g of the outer
 //! products `z_s^g (x) z_o^g`, index `g k k + i k + j`.
 //!
-//! z_s, z_o `[cells, E]`, W `[out, E k]`, b `[out]`, y `[cells, out]`. The outer products are generated while
-//! they are packed for the matrix product, one panel at a time: the `[cells, E k]` tensor never exists,
-//! forward or backward. Backward: `dW += dY^T bl`; S = dY W in blocks of cells x about 1024 columns, each
+//! z_s, z_o `[cells, E]`, W `[out, E k]`, b `[out]`, y `[cells, out]`. The outer products are generated row
+//! by row for the matrix product, one chunk at a time: the `[cells, E k]` tensor never exists,
+//! forward or backward. Backward: `dW += dY^T bl`; S = dY W in blocks of 48 cells x about 256 columns, each
 //! reduced at once to `dz_s[i] += S[i, :] . z_o` and `dz_o += z_s[i] S[i, :]`. On a GPU (k is 32 or 64) y is bf16
 //! without b, and f32 with it.
 

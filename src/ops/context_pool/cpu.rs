@@ -141,13 +141,13 @@ pub fn forward<S: Factor>(
 
 /// `C = A B^T`, each row times its factor, rounded.
 fn rounded_product<S: Factor>(
-    (rows, columns, k): (usize, usize, usize),
+    size: (usize, usize, usize),
     a: &impl AsLeft<S>,
     b: &impl Panels<S>,
     c: &mut [S],
     factor: impl Fn(usize) -> S::Wide + Sync,
 ) {
-    let product = Product { rows, columns, k, left: a, right: Right::Matrix(b) };
+    let (product, columns) = (Product::new(size, a, Right::Matrix(b)), size.1);
     product.run(c.par_chunks_mut((product.block() * columns).max(1)), |block, sums, c| {
         for (row, (sums, c)) in block.rows.clone().zip(block.rows_mut(sums, c, columns)) {
             vectorize(

@@ -13,13 +13,18 @@ pub fn forward<S: Element>(h: &Tensor, mentions: &Sources, y: &mut Tensor) {
         match rows {
             [] => y.fill(S::default()),
             [one] => y.copy_from_slice(&h[*one as usize * dim..][..dim]),
-            many => logsumexp(h, dim, many, y),
+            many => {
+                let mut pooled = Scratch::new(dim);
+                logsumexp(h, dim, many, &mut pooled);
+                narrow(&pooled, y);
+            }
         }
     });
 }
 
-fn logsumexp<S: Element>(h: &[S], dim: usize, rows: &[u32], y: &mut [S]) {
-    let (mut top, mut sum) = (Scratch::new(dim), Scratch::new(dim));
+/// `log sum of exp(h)` over `rows`, not rounded.
+fn logsumexp<S: Element>(h: &[S], dim: usize, rows: &[u32], sum: &mut [S::Wide]) {
+    let mut top = Scratch::new(dim);
     top.fill(S::Wide::NEG_INFINITY);
     sum.fill(S::Wide::ZERO);
     vectorize(
@@ -38,13 +43,17 @@ fn logsumexp<S: Element>(h: &[S], dim: usize, rows: &[u32], y: &mut [S]) {
         },
     );
     sum.iter_mut().zip(top.iter()).for_each(|(sum, &top)| *sum = top + sum.ln());
-    narrow(&sum, y);
 }
 
-/// `uses`: for each token row, the entities that have a mention there.
-pub fn backward<S: Element>(dy: &Tensor, h: &Tensor, y: &Tensor, _: &Sources, uses: &Sources, dh: &mut Tensor) {
+/// `uses`: for each token row, the entities that have a mention there. y is made again: rounded, it would be wrong by as
+/// much as the weights differ.
+pub fn backward<S: Element>(dy: &Tensor, h: &Tensor, _y: &Tensor, mentions: &Sources, uses: &Sources, dh: &mut Tensor) {
     let dim = h.dim();
-    let (dy, h, y) = (dy.slice::<S>(), h.slice::<S>(), y.slice::<S>());
+    let (dy, h) = (dy.slice::<S>(), h.slice::<S>());
+    let mut pooled = vec![S::Wide::ZERO; mentions.rows.len() * dim];
+    pooled.par_chunks_mut(dim.max(1)).enumerate().for_each(|(e, pooled)| {
+        logsumexp(h, dim, &mentions.index[mentions.rows.range(e)], pooled);
+    });
     dh.slice_mut::<S>().par_chunks_mut(chunk(block(dim), dim)).enumerate().for_each(|(b, dh)| {
         let first = b * block(dim);
         let mut sum = Scratch::new(dim);
@@ -54,7 +63,7 @@ pub fn backward<S: Element>(dy: &Tensor, h: &Tensor, y: &Tensor, _: &Sources, us
             sum.fill(S::Wide::ZERO);
             for &e in &uses.index[uses.rows.range(row)] {
                 let at = e as usize * dim;
-                add_share(&dy[at..at + dim], h, &y[at..at + dim], &mut sum);
+                add_share(&dy[at..at + dim], h, &pooled[at..at + dim], &mut sum);
             }
             narrow(&sum, dh);
         }
@@ -62,12 +71,12 @@ pub fn backward<S: Element>(dy: &Tensor, h: &Tensor, y: &Tensor, _: &Sources, us
 }
 
 /// `dh += dy exp(h - y)`.
-fn add_share<S: Element>(dy: &[S], h: &[S], y: &[S], dh: &mut [S::Wide]) {
+fn add_share<S: Element>(dy: &[S], h: &[S], y: &[S::Wide], dh: &mut [S::Wide]) {
     vectorize(
         #[inline(always)]
         || {
             for (((dh, &dy), &h), &y) in dh.iter_mut().zip(dy).zip(h).zip(y) {
-                *dh += dy.wide() * (h.wide() - y.wide()).exp();
+                *dh += dy.wide() * (h.wide() - y).exp();
             }
         },
     );

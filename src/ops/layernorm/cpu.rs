@@ -82,7 +82,7 @@ pub fn backward<S: Element>(
     let (dy, saved, stats, w) = (dy.slice::<S>(), saved.slice::<S>(), stats.slice::<S::Wide>(), weight.slice::<S>());
     let dbranch = parts::<S>(dbranch, size, dy.len().div_ceil(size));
     let outputs = dx.slice_mut::<S>().par_chunks_mut(size).zip(dbranch).enumerate();
-    let partials: Vec<(Vec<S::Wide>, Vec<S::Wide>)> = outputs
+    let partials: Vec<[Vec<S::Wide>; 2]> = outputs
         .map(|(b, (dx, dbranch))| {
             let (mut dweight, mut dbias) = (vec![S::Wide::ZERO; dim], vec![S::Wide::ZERO; dim]);
             let (mut row, mut slope) = (Scratch::new(dim), Scratch::new(dim));
@@ -106,11 +106,11 @@ pub fn backward<S: Element>(
                     }
                 },
             );
-            (dweight, dbias)
+            [dweight, dbias]
         })
         .collect();
-    partials.iter().for_each(|(dweight, _)| add_to::<S::Wide>(grads.param(weight), dweight));
-    partials.iter().for_each(|(_, dbias)| add_to::<S::Wide>(grads.param(bias), dbias));
+    partials.iter().for_each(|[dweight, _]| add_to::<S::Wide>(grads.param(weight), dweight));
+    partials.iter().for_each(|[_, dbias]| add_to::<S::Wide>(grads.param(bias), dbias));
 }
 
 /// `hat = (s - mean) scale` and `dweight += dy hat`.

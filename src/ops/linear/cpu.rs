@@ -25,7 +25,7 @@ impl<'a, S: Factor> Forward<'a, S> {
     }
     fn product(&self, rows: usize) -> Product<'_, S, impl AsLeft<S>, impl Panels<S>> {
         let right = self.packed.map_or(Right::Matrix(&self.w), Right::Packed);
-        Product { rows, columns: self.out, k: self.x.row_stride, left: &self.x, right }
+        Product::new((rows, self.out, self.x.row_stride), &self.x, right)
     }
     /// The bias of `columns`, added to a row of sums.
     #[inline(always)]
@@ -113,7 +113,8 @@ pub fn backward<S: Factor>(
 ) {
     let (rows, k, out) = (x.rows(), x.dim(), w.rows());
     let (dy, xs, ws) = (Mat::rows(dy.slice::<S>(), out), Mat::rows(x.slice::<S>(), k), Mat::rows(w.slice::<S>(), k));
-    let product = Product { rows, columns: k, k: out, left: &dy, right: Right::Matrix(&ws.t()) };
+    let ws = ws.t();
+    let product = Product::new((rows, k, out), &dy, Right::Matrix(&ws));
     product.run(dx.slice_mut::<S>().par_chunks_mut((product.block() * k).max(1)), |block, sums, dx| {
         for (sums, dx) in block.rows_mut(sums, dx, k) {
             vectorize(

@@ -17,10 +17,11 @@ pub use operand::{AsLeft, Left, Mat, Packed, Panels, join};
 pub use tile::Factor;
 use tile::Out;
 
-use super::scratch::Scratch;
+use super::scratch::{LARGEST, Scratch};
 use super::simd::{self, Kernel};
 use crate::dtype::Real;
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Elements of k summed at a time. Part of the definition of the result's bits.
@@ -28,12 +29,8 @@ pub const CHUNK: usize = 512;
 
 /// Columns of C that a task sums at a time: the sums and a panel of B stay in the second-level cache.
 const SLAB: usize = 1024;
-/// Sums that a task has at most.
-const SUMS: usize = 96 * SLAB;
-/// Elements of B that are packed at a time, in panels that are not kept.
-const PACKED: usize = 4 << 20;
 
-/// `C[rows of A, rows of B] = A B^T` or `C += A B^T`, on the calling thread, with B's units from `from` on.
+/// `C[rows of A, rows of B] = A B^T` or `C += A B^T`, on the calling thread.
 /// C has rows of `stride` elements; only the rows of A times the rows of B of it are touched.
 pub fn multiply<S: Factor>(a: &Left<'_, S>, b: &Packed<S>, c: &mut [S::Wide], stride: usize, assign: bool) {
     assert!(a.units() == b.units);
@@ -106,11 +103,32 @@ pub enum Right<'a, S: Factor, B> {
 
 /// `A[rows, k] B[columns, k]^T`.
 pub struct Product<'a, S: Factor, A, B> {
-    pub rows: usize,
-    pub columns: usize,
-    pub k: usize,
-    pub left: &'a A,
-    pub right: Right<'a, S, B>,
+    rows: usize,
+    columns: usize,
+    k: usize,
+    left: &'a A,
+    right: Right<'a, S, B>,
+    block: usize,
+}
+
+thread_local! {
+    /// This thread has work of its own, as the others have: its products need not be cut for them.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` on a thread while all others have as much to do.
+pub fn beside_others<R>(f: impl FnOnce() -> R) -> R {
+    let before = BUSY.replace(true);
+    let found = f();
+    BUSY.set(before);
+    found
+}
+
+/// Rows that a task computes: whole register tiles, an even share, and enough to be worth the way through B; at most
+/// as many as keep the sums in the second-level cache.
+fn block_rows<S: Factor>(rows: usize) -> usize {
+    let share = if BUSY.get() { rows } else { rows.div_ceil(8 * rayon::current_num_threads()) };
+    share.clamp(24, 96).next_multiple_of(tile::size::<S>().mr)
 }
 
 /// Sums of a product: rows `rows`, columns `columns`, dense.
@@ -133,12 +151,13 @@ impl Block {
     }
 }
 
-impl<S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'_, S, A, B> {
-    /// Rows of a task: small enough for an even share, whole register tiles, and sums that stay in the cache.
+impl<'a, S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
+    pub fn new((rows, columns, k): (usize, usize, usize), left: &'a A, right: Right<'a, S, B>) -> Self {
+        Product { rows, columns, k, left, right, block: block_rows::<S>(rows) }
+    }
+    /// Rows of a task.
     pub fn block(&self) -> usize {
-        let mr = tile::size::<S>().mr;
-        let share = self.rows.div_ceil(8 * rayon::current_num_threads()).clamp(24, 96);
-        share.min(SUMS / self.columns.clamp(1, SLAB)).next_multiple_of(mr)
+        self.block
     }
 
     /// Computes on all threads of the current pool and hands every block of sums to `finish`, with the output that
@@ -151,7 +170,9 @@ impl<S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'_, S, A, B> {
         if self.rows == 0 || self.columns == 0 {
             return;
         }
-        let span = (PACKED / self.columns).next_multiple_of(CHUNK);
+        // Of k: panels that a thread's scratch keeps for the next product.
+        let span = LARGEST / size_of::<S::Unit>() * S::K / self.columns.next_multiple_of(tile::size::<S>().nr);
+        let span = (span / CHUNK * CHUNK).max(CHUNK);
         match &self.right {
             Right::Packed(packed) => self.in_one(packed, outs, finish),
             Right::Matrix(b) if self.k <= span => {
@@ -162,8 +183,7 @@ impl<S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'_, S, A, B> {
     }
 
     fn rows_of(&self, task: usize) -> Range<usize> {
-        let block = self.block();
-        task * block..((task + 1) * block).min(self.rows)
+        task * self.block..((task + 1) * self.block).min(self.rows)
     }
 
     fn in_one<O: Send>(
@@ -172,7 +192,7 @@ impl<S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'_, S, A, B> {
         outs: impl IndexedParallelIterator<Item = O>,
         finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
     ) {
-        assert!(right.rows == self.columns);
+        assert!(right.rows == self.columns && right.units == self.k.div_ceil(S::K));
         outs.enumerate().for_each(|(task, mut out)| {
             for first in (0..self.columns).step_by(SLAB) {
                 let block = Block { rows: self.rows_of(task), columns: first..(first + SLAB).min(self.columns) };
@@ -192,7 +212,7 @@ impl<S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'_, S, A, B> {
         finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
     ) {
         let block = |task: usize| Block { rows: self.rows_of(task), columns: 0..self.columns };
-        let size = self.block() * self.columns;
+        let size = self.block * self.columns;
         let mut sums = vec![S::Wide::ZERO; self.rows * self.columns];
         for from in (0..self.k).step_by(span) {
             let part = from..(from + span).min(self.k);
@@ -224,7 +244,8 @@ pub fn ceiling<S: Factor>() -> f64 {
     let k = 512 / size_of::<S>(); // 16 KiB of B
     let tile::Size { mr, nr } = tile::size::<S>();
     let once = || {
-        let values = vec![S::default(); mr.max(nr) * k];
+        let values: Vec<S> =
+            (0..mr.max(nr) * k).map(|i| S::narrow(S::Wide::of((i % 251) as f64 / 251.0 - 0.5))).collect();
         let (matrix, mut c) = (Mat::rows(&values, k), vec![S::Wide::ZERO; mr * nr]);
         let (left, right) = (Left::packed(&matrix, 0, mr, 0..k), Packed::right(&matrix, 0, nr, 0..k));
         for _ in 0..TIMES {
@@ -249,7 +270,7 @@ pub fn gemm<S: Factor>(
     assign: bool,
 ) {
     debug_assert!(c.len() == m * n);
-    let product = Product { rows: m, columns: n, k, left: a, right: Right::Matrix(b) };
+    let product = Product::new((m, n, k), a, Right::Matrix(b));
     product.run(c.par_chunks_mut((product.block() * n).max(1)), |block, sums, c| {
         for (sums, c) in block.rows_mut(sums, c, n) {
             match assign {

@@ -264,10 +264,6 @@ impl<S: Factor> Packed<S> {
             Memory::Own(units) => units,
         }
     }
-    /// The columns of the product.
-    pub fn columns(&self) -> usize {
-        self.rows
-    }
     /// Bytes of the panels.
     pub fn bytes(&self) -> usize {
         size_of_val(self.units())
