@@ -387,6 +387,7 @@ fn a_model_is_inspected_verified_and_converted() {
 
     let verified = room.run(&["model", "verify", "model"]).ok().out;
     assert!(verified.contains("manifest: 4 files") && verified.contains("trial document"), "{verified}");
+    assert!(!verified.contains(" 0 values"), "{verified}");
 
     fs::write(room.path("model/NOTICE"), "notice").unwrap();
     room.run(&["model", "convert", "model", "half", "--dtype", "bf16"]).ok();

@@ -12,6 +12,7 @@ use docre::train::state::Progress;
 use docre::train::step::Report;
 use docre::train::{Config, End, Example, Run, Trainer, Watch};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -195,6 +196,26 @@ fn another_configuration_is_not_resumed() {
     let (code, message) = refused(false, &[]).unwrap();
     assert!(code == 2 && message.contains("already holds a run") && message.contains("--resume auto"), "{message}");
     assert!(refused(true, &["output.keep=5", "output.save_every=1"]).is_none(), "how often it saves is no matter");
+}
+
+/// As a version of docre would leave it that lays the parameters out otherwise.
+#[test]
+fn moments_in_another_order_are_not_resumed() {
+    let lab = Lab::new();
+    train_for(&mut lab.open("run", false, &[]).unwrap(), 1);
+    let dir = lab.path("run").join("checkpoint-000001");
+    let (state, manifest) = (dir.join("trainer_state.json"), dir.join("MANIFEST.sha256"));
+    let hash = |text: &str| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let before = std::fs::read_to_string(&state).unwrap();
+    let layout = lab.open("run", true, &[]).unwrap().progress.layout;
+    let after = before.replace(&layout, "0123456789abcdef");
+    assert!(layout.len() == 16 && before != after);
+    std::fs::write(&state, &after).unwrap();
+    let listed = std::fs::read_to_string(&manifest).unwrap();
+    assert!(listed.contains(&hash(&before)), "{listed}");
+    std::fs::write(&manifest, listed.replace(&hash(&before), &hash(&after))).unwrap();
+    let error = lab.open("run", true, &[]).err().unwrap();
+    assert!(error.exit_code() == 4 && error.to_string().contains("parameters in another order"), "{error}");
 }
 
 /// Every double survives trainer_state.json: the best F1 decides by `>` which weights are kept.

@@ -347,13 +347,20 @@ fn start_trainer(
     let (model, _) = build::<f32>(start, model, want, config.schedule.seed, device)?;
     let mut trainer = Trainer::new(model, config, total)?;
     let decisive = config.decisive()?;
+    let layout = state::layout(&trainer.model.params);
     let Some(dir) = found else {
-        return Ok((trainer, Progress { config: decisive, ..Progress::default() }));
+        return Ok((trainer, Progress { config: decisive, layout, ..Progress::default() }));
     };
     let progress = state::read_progress(dir)?;
     if progress.config != decisive {
         return Err(Error::usage(format!("{} was made by another configuration", dir.display()))
             .fix("--out for a new run, or the configuration in config.resolved.toml"));
+    }
+    if progress.layout != layout {
+        let what = format!("{}: another version of docre made it, with its parameters in another order", dir.display());
+        return Err(
+            Error::model("E-STATE", what).fix("a new run that starts from it: model.start, model.keep_head = true")
+        );
     }
     state::restore(dir, &progress, &mut trainer.optimizer)?;
     Ok((trainer, progress))

@@ -5,8 +5,10 @@ use crate::checkpoint::directory::{Staging, checkpoint_name, latest_complete, pr
 use crate::checkpoint::{Planned, Stored, TensorFile, TensorWriter, save_model};
 use crate::data::Relations;
 use crate::error::{Error, Result};
+use crate::model::Params;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,16 @@ pub struct Progress {
     pub waited: usize,
     /// The configuration that decides the course of the run.
     pub config: String,
+    /// The order of the parameters, which is that of the moments.
+    #[serde(default)]
+    pub layout: String,
+}
+
+/// A hash of the parameters' names and shapes in their order.
+pub fn layout(params: &Params) -> String {
+    let names = params.specs().iter().map(|spec| format!("{} {:?}\n", spec.name, spec.shape));
+    let hash = Sha256::digest(names.collect::<String>());
+    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What every model directory of a run holds beside the weights.
