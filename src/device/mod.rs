@@ -106,26 +106,22 @@ impl Drop for Booking {
 /// `wide f(args)` is for ops that compute in no dtype but F32 and F64 on a CPU.
 #[macro_export]
 macro_rules! dispatch {
-    ($name:literal, $device:expr, $dtype:expr, wide $f:ident ( $($arg:expr),* $(,)? )) => {{
+    ($name:literal, $device:expr, $dtype:expr, wide $f:ident ( $($arg:expr),* $(,)? )) => {
+        $crate::dispatch!(@ $name, $device, $dtype, $f($($arg),*), {
+            Err($crate::error::Error::shape($name, "dtype on a CPU", "F32 or F64", "BF16"))
+        })
+    };
+    ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
+        $crate::dispatch!(@ $name, $device, $dtype, $f($($arg),*), Ok(cpu::$f::<half::bf16>($($arg),*)))
+    };
+    (@ $name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* ), $in_bf16:expr) => {{
         let device: $crate::device::Device = $device.clone();
         let _span = device.profile().span($name);
         match &device {
             $crate::device::Device::Cpu(on) => on.run(|| match $dtype {
                 $crate::dtype::DType::F32 => Ok(cpu::$f::<f32>($($arg),*)),
                 $crate::dtype::DType::F64 => Ok(cpu::$f::<f64>($($arg),*)),
-                $crate::dtype::DType::BF16 => Err($crate::error::Error::shape($name, "dtype on a CPU", "F32 or F64", "BF16")),
-            }),
-            $crate::device::Device::Cuda(on) => cuda::$f(on, $($arg),*),
-        }
-    }};
-    ($name:literal, $device:expr, $dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {{
-        let device: $crate::device::Device = $device.clone();
-        let _span = device.profile().span($name);
-        match &device {
-            $crate::device::Device::Cpu(on) => on.run(|| match $dtype {
-                $crate::dtype::DType::F32 => Ok(cpu::$f::<f32>($($arg),*)),
-                $crate::dtype::DType::F64 => Ok(cpu::$f::<f64>($($arg),*)),
-                $crate::dtype::DType::BF16 => Ok(cpu::$f::<half::bf16>($($arg),*)),
+                $crate::dtype::DType::BF16 => $in_bf16,
             }),
             $crate::device::Device::Cuda(on) => cuda::$f(on, $($arg),*),
         }
