@@ -156,7 +156,7 @@ fn serve(args: &BenchArgs, device: &Device) -> Result<u8> {
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let found = serde_json::json!({
             "engine": "docre", "seconds": seconds, "cpu_seconds": cpu, "items": pass.items, "flops": pass.work.flops,
-            "peak_rss_mib": peak_rss_mib(),
+            "peak_rss_mib": super::extract::peak_memory().map(|bytes| bytes as f64 / f64::from(1 << 20)),
         });
         println!("{found}");
     }
@@ -169,13 +169,6 @@ fn cpu_seconds() -> f64 {
     // SAFETY: `time` is a timespec that lives through the call.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
-}
-
-/// Of this process since its start.
-fn peak_rss_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|kib| kib.trim().trim_end_matches("kB").trim().parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
 }
 
 fn read(path: &std::path::Path) -> Result<Report> {

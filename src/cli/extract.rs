@@ -126,7 +126,7 @@ pub fn show_profile(device: &Device) {
 }
 
 /// The most memory that this process has had, in bytes, where the system says so.
-fn peak_memory() -> Option<usize> {
+pub fn peak_memory() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
