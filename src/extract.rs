@@ -114,26 +114,35 @@ fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
 }
 
 /// Of the weights in f32, one after another.
-fn digest_of(weights: &[f32]) -> String {
+pub fn digest_of(weights: &[f32]) -> String {
     let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(weights));
     hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Triples of each document of one batch. On a CPU its threads take small parts of it side by side: every core then has
-/// work of its own, and what an op needs stays in the caches.
+/// Triples of each document of one batch.
 pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
-    let parts = batches(documents, PART);
-    match model.params.device() {
-        Device::Cpu(cpu) if cpu.threads() > 1 && parts.len() > 1 => {
-            let found = cpu.side_by_side(parts.len(), |i| together(model, &documents[parts[i].clone()], rule));
-            Ok(found.into_iter().collect::<Result<Vec<_>>>()?.concat())
-        }
-        _ => together(model, documents, rule),
-    }
+    side_by_side(model, documents, |part| together(model, part, rule))
 }
 
 /// What one thread takes: a whole document of middling length, or some short ones.
 pub const PART: Budget = Budget { tokens: 192, cells: 512, documents: usize::MAX };
+
+/// `compute` of a batch, which gives something for each document. On a CPU its threads take small parts of it side by
+/// side: every core then has work of its own, and what an op needs stays in the caches.
+pub fn side_by_side<T: Send + Sync + Clone>(
+    model: &Model,
+    documents: &[&Encoded],
+    compute: impl Fn(&[&Encoded]) -> Result<Vec<T>> + Sync,
+) -> Result<Vec<T>> {
+    let parts = batches(documents, PART);
+    match model.params.device() {
+        Device::Cpu(cpu) if cpu.threads() > 1 && parts.len() > 1 => {
+            let found = cpu.side_by_side(parts.len(), |i| compute(&documents[parts[i].clone()]));
+            Ok(found.into_iter().collect::<Result<Vec<_>>>()?.concat())
+        }
+        _ => compute(documents),
+    }
+}
 
 fn together(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
     let profile = model.params.device().profile();

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod device;
+pub mod distill;
 pub mod dtype;
 pub mod error;
 pub mod extract;

@@ -44,7 +44,7 @@ fn examples() -> Vec<Example> {
     let example = |(i, (mentions, length)): (usize, (&[&[u32]], usize))| {
         let n = mentions.len();
         let labels = if i == 2 { Labels::new(n * n, tiny::CLASSES) } else { tiny::labels(i as u64, n, tiny::CLASSES) };
-        Example { encoded: tiny::document(i as u64, length, mentions), labels, unknown_gold: 0 }
+        Example { encoded: tiny::document(i as u64, length, mentions), labels, unknown_gold: 0, teacher: Vec::new() }
     };
     mentions.into_iter().zip([13, 80, 6, 33, 9]).enumerate().map(example).collect()
 }

@@ -189,6 +189,7 @@ fn examples(documents: &[Encoded]) -> Vec<Example> {
         labels: tiny::labels(d.ids.len() as u64, d.mentions.len(), CLASSES),
         encoded: d.clone(),
         unknown_gold: 0,
+        teacher: Vec::new(),
     };
     documents.iter().map(example).collect()
 }

@@ -135,6 +135,7 @@ pub fn examples(count: usize) -> Vec<Example> {
         encoded: Encoded { ids: ids(d), mentions: mentions.clone() },
         labels: labels.clone(),
         unknown_gold: 0,
+        teacher: Vec::new(),
     };
     (0..count).map(example).collect()
 }

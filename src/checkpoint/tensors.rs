@@ -158,6 +158,19 @@ impl TensorFile {
         Ok((info.shape.clone(), values))
     }
 
+    /// Rows of a tensor as they are stored, unchecked (in little-endian order, as the host must have it).
+    pub fn rows<T: bytemuck::Pod>(&self, name: &str, stored: Stored, rows: Range<usize>) -> Result<Vec<T>> {
+        let info = self.wanted(name)?;
+        let (count, columns) = info.matrix();
+        if info.stored != stored || rows.end > count || size_of::<T>() != stored.size() as usize {
+            return Err(self.bad(format!("tensor {name} is {} {}", info.stored.name(), shape_name(&info.shape))));
+        }
+        let mut values = vec![T::zeroed(); rows.len() * columns];
+        let start = info.start + (rows.start * columns * size_of::<T>()) as u64;
+        self.read_bytes(start, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
     fn read_bytes(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(bytes, at).map_err(|e| Error::io(&self.path, e))
     }

@@ -78,7 +78,15 @@ impl<W: Write> TensorWriter<W> {
         self.write_words(values.iter().map(|v| v.to_le_bytes()), Stored::I64)
     }
 
-    fn write_words(&mut self, words: impl ExactSizeIterator<Item = [u8; 8]>, kind: Stored) -> Result<()> {
+    pub fn write_u16(&mut self, values: &[u16]) -> Result<()> {
+        self.write_words(values.iter().map(|v| v.to_le_bytes()), Stored::U16)
+    }
+
+    fn write_words<const BYTES: usize>(
+        &mut self,
+        words: impl ExactSizeIterator<Item = [u8; BYTES]>,
+        kind: Stored,
+    ) -> Result<()> {
         if words.len() == 0 {
             return Ok(());
         }

@@ -4,6 +4,7 @@ pub mod assets;
 pub mod bench;
 pub mod check;
 pub mod demo;
+pub mod distill;
 pub mod doctor;
 pub mod eval;
 pub mod extract;
@@ -37,6 +38,7 @@ enum Command {
     Extract(extract::ExtractArgs),
     Eval(eval::EvalArgs),
     Train(train::TrainArgs),
+    Distill(distill::DistillArgs),
     Check(check::CheckArgs),
     Model(model::ModelCommand),
     Demo(demo::DemoArgs),
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<u8> {
     match command {
         Command::Extract(args) => extract::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Distill(args) => distill::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Model(args) => model::run(&args),

@@ -59,16 +59,15 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     }
     let device = args.device.open()?;
     device.ledger().set_limit(args.max_memory);
-    let mut screen = Screen { progress: Progress::new(None, args.quiet), smooth: None };
+    let mut screen = Screen::new(args.quiet);
     let mut run = Run::open(config, &args.out, args.resume == "auto", &device, &mut screen)?;
-    screen.progress = Progress::new(Some(run.trainer.total), args.quiet);
-    screen.message(&plan(&run));
     if args.dry_run {
+        screen.message(&plan(&run));
         return Ok(0);
     }
     let stop = stop_signal()?;
     let end = run.train(&|| stop.load(Ordering::Relaxed), &mut screen)?;
-    screen.progress.finish();
+    screen.finish();
     let best = run
         .progress
         .best_f1
@@ -98,7 +97,7 @@ fn plan(run: &Run) -> String {
 }
 
 /// Set by the first SIGINT or SIGTERM; a second one ends the process at once.
-fn stop_signal() -> Result<Arc<AtomicBool>> {
+pub fn stop_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let failed = |e: std::io::Error| Error::io("signals", e);
@@ -108,13 +107,38 @@ fn stop_signal() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-struct Screen {
+pub struct Screen {
     progress: Progress,
+    quiet: bool,
     /// The loss, smoothed over about fifty updates.
     smooth: Option<f64>,
 }
 
+impl Screen {
+    pub fn new(quiet: bool) -> Self {
+        Screen { progress: Progress::new(None, quiet), quiet, smooth: None }
+    }
+    pub fn finish(&self) {
+        self.progress.finish();
+    }
+    fn restart(&mut self, length: usize) {
+        self.progress.finish();
+        self.progress = Progress::new(Some(length as u64), self.quiet);
+    }
+}
+
 impl Watch for Screen {
+    fn begin(&mut self, run: &Run) {
+        self.restart(run.trainer.total as usize);
+        self.smooth = None;
+        self.message(&plan(run));
+    }
+    fn logits(&mut self, done: usize, documents: usize) {
+        if done == 0 {
+            self.restart(documents);
+        }
+        self.progress.set(done as u64, || "documents".into());
+    }
     fn update(&mut self, run: &Run, report: &Report) {
         if report.bad.is_none() {
             self.smooth = Some(self.smooth.map_or(report.loss, |s| s + 0.02 * (report.loss - s)));

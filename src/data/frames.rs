@@ -25,6 +25,8 @@ pub struct Position {
     pub index: usize,
     /// Line of the file, from 1.
     pub line: usize,
+    /// Of its first byte, in bytes from the start of the stream.
+    pub offset: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Frames {
     shape: Shape,
     state: State,
     next: Position,
+    /// Bytes taken from the stream.
+    consumed: u64,
     buffer: Vec<u8>,
 }
 
@@ -117,8 +121,9 @@ impl Frames {
     /// Without `shape` the first byte that is not white space decides: `[` an array, anything else lines.
     pub fn open(input: impl Read + Send + 'static, shape: Option<Shape>) -> Result<Frames> {
         let input: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(1 << 16, input));
-        let next = Position { index: 0, line: 1 };
-        let mut frames = Frames { input, shape: Shape::Lines, state: State::Start, next, buffer: Vec::new() };
+        let next = Position { line: 1, ..Position::default() };
+        let mut frames =
+            Frames { input, shape: Shape::Lines, state: State::Start, next, consumed: 0, buffer: Vec::new() };
         frames.skip_mark()?;
         let first = frames.skip_space()?;
         frames.shape = shape.unwrap_or(if first == Some(b'[') { Shape::Array } else { Shape::Lines });
@@ -163,6 +168,7 @@ impl Frames {
         }
         let mut scan = Scan::default();
         self.buffer.clear();
+        self.next.offset = self.consumed;
         loop {
             let chunk = self.input.fill_buf().map_err(unreadable)?;
             let stop = chunk.iter().position(|&b| b == b'\n').unwrap_or(chunk.len());
@@ -171,7 +177,7 @@ impl Frames {
                 scan.step(byte);
             }
             scan.keep(&mut self.buffer, &chunk[..stop]);
-            self.input.consume(stop);
+            self.consume(stop);
             if done {
                 // The line's end is left for `skip_space`, which counts it.
                 return Ok(Some(scan));
@@ -186,10 +192,10 @@ impl Frames {
                 let error = Error::data("E-JSON", "a DocRED file is one array and begins with `[`").at("$");
                 return Err(error.fix("--from jsonl, if there is one document a line"));
             }
-            self.input.consume(1);
+            self.consume(1);
             self.state = State::Within;
             if self.skip_space()? == Some(b']') {
-                self.input.consume(1);
+                self.consume(1);
                 self.state = State::Closed;
             }
         }
@@ -200,6 +206,7 @@ impl Frames {
             };
         }
         self.skip_space()?;
+        self.next.offset = self.consumed;
         let mut scan = Scan::default();
         let end = self.scan_element(&mut scan)?;
         if !scan.too_long && self.buffer.is_empty() && !matches!(end, End::File) {
@@ -226,7 +233,7 @@ impl Frames {
                 None => {
                     scan.keep(&mut self.buffer, chunk);
                     let used = chunk.len();
-                    self.input.consume(used);
+                    self.consume(used);
                 }
                 Some(stop) => {
                     scan.keep(&mut self.buffer, &chunk[..stop]);
@@ -235,11 +242,16 @@ impl Frames {
                         b']' => End::Bracket,
                         _ => End::Brace,
                     };
-                    self.input.consume(stop + 1);
+                    self.consume(stop + 1);
                     return Ok(end);
                 }
             }
         }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.input.consume(bytes);
+        self.consumed += bytes as u64;
     }
 
     fn broken(&self, what: &str) -> Error {
@@ -257,7 +269,7 @@ impl Frames {
             let skip = chunk.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(chunk.len());
             self.next.line += chunk[..skip].iter().filter(|&&b| b == b'\n').count();
             let first = chunk.get(skip).copied();
-            self.input.consume(skip);
+            self.consume(skip);
             if first.is_some() {
                 return Ok(first);
             }
@@ -267,7 +279,7 @@ impl Frames {
     /// Windows editors put a byte order mark in front of UTF-8.
     fn skip_mark(&mut self) -> Result<()> {
         if self.input.fill_buf().map_err(unreadable)?.starts_with(b"\xef\xbb\xbf") {
-            self.input.consume(3);
+            self.consume(3);
         }
         Ok(())
     }

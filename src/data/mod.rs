@@ -1,6 +1,7 @@
 //! Documents in and out: DocRED arrays and `docre.v1` lines, read one document at a time.
 
 mod capped;
+mod corpus;
 pub mod docred;
 pub mod document;
 pub mod frames;
@@ -12,6 +13,7 @@ pub mod relations;
 mod split;
 pub mod tokenize;
 
+pub use corpus::Corpus;
 pub use document::{Document, Entity, Label, Mention, Span, Text};
 pub use offsets::Unit;
 pub use relations::{Relations, Unknown};
@@ -66,6 +68,8 @@ pub struct Documents {
 #[derive(Clone, Debug, Default)]
 pub struct Latest {
     pub position: Position,
+    /// Bytes that hold it, from `position.offset` on; 0 where it was too broken to be cut out.
+    pub length: usize,
     /// Its id or title where that much could be read.
     pub id: Option<String>,
 }
@@ -100,12 +104,10 @@ impl Iterator for Documents {
 
     fn next(&mut self) -> Option<Result<Document>> {
         let (position, frame) = self.frames.next_frame()?;
-        let mut id = None;
+        let (mut id, mut length) = (None, 0);
         let read = frame.and_then(|json| {
-            let read = match self.format {
-                Format::Docred => docred::parse(json, &format!("$[{}]", position.index)),
-                Format::Jsonl => jsonl::parse(json, position.index, self.unit),
-            };
+            length = json.len();
+            let read = parse(json, self.format, self.unit, position.index);
             id = match &read {
                 Ok(document) => Some(document.id.clone()),
                 Err(_) => own_name(json),
@@ -120,8 +122,16 @@ impl Iterator for Documents {
                 (Format::Jsonl, _) => error.context(format!("{}: line {}{title}", self.name, position.line)),
             }
         });
-        self.latest = Latest { position, id };
+        self.latest = Latest { position, length, id };
         Some(read)
+    }
+}
+
+/// The document that `bytes` hold, the one number `index` of its file.
+fn parse(bytes: &[u8], format: Format, unit: Unit, index: usize) -> Result<Document> {
+    match format {
+        Format::Docred => docred::parse(bytes, &format!("$[{index}]")),
+        Format::Jsonl => jsonl::parse(bytes, index, unit),
     }
 }
 

@@ -336,6 +336,14 @@ impl ModelConfig {
         Ok(ModelConfig { kept: Map::new(), ..parsed })
     }
 
+    /// The head. Error: E-WEIGHTS for a plain encoder.
+    pub fn head(&self) -> Result<&HeadConfig> {
+        self.head.as_ref().ok_or_else(|| {
+            Error::model("E-WEIGHTS", "this is a plain encoder: it has no head for relations")
+                .fix("train a head with `docre train`")
+        })
+    }
+
     /// The same encoder under another head.
     pub fn with_head(&self, head: HeadConfig, labels: Vec<String>) -> Result<Self> {
         let config = ModelConfig { head: Some(head), labels, ..self.clone() };

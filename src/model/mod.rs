@@ -11,7 +11,7 @@ pub mod params;
 pub use batch::Batch;
 pub use params::Params;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use config::{HeadConfig, ModelConfig};
@@ -25,10 +25,7 @@ pub struct Model {
 impl Model {
     /// The head's configuration; an error for a plain encoder.
     pub fn head(&self) -> Result<&HeadConfig> {
-        self.config.head.as_ref().ok_or_else(|| {
-            Error::model("E-WEIGHTS", "this is a plain encoder: it has no head for relations")
-                .fix("train a head with `docre train`")
-        })
+        self.config.head()
     }
     pub fn batch(&self, documents: &[&crate::layout::Encoded]) -> Result<Batch> {
         Batch::new(documents, &self.config.encoder, self.head()?)

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, HeadConfig, ModelConfig};
-use crate::ops::loss::Objective;
+use crate::ops::loss::{Distillation, Objective};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ pub struct Config {
     pub model: ModelSection,
     #[serde(default)]
     pub objective: ObjectiveSection,
+    /// A teacher whose logits the model is to come close to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<DistillationSection>,
     #[serde(default)]
     pub schedule: Schedule,
     #[serde(default)]
@@ -36,6 +39,14 @@ pub struct Data {
     /// Leave out labels whose relation is not in the inventory instead of refusing the document.
     #[serde(default)]
     pub skip_unknown_relations: bool,
+}
+
+impl Data {
+    /// Every file that is named.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let tables = self.relations.iter().chain(&self.relation_names);
+        self.train.iter().chain(&self.dev).chain(tables).cloned().collect()
+    }
 }
 
 /// The encoder to start from and the head to train. (Unknown keys are refused with the head's.)
@@ -88,6 +99,59 @@ impl ObjectiveSection {
             ObjectiveKind::AdaptiveThreshold => Objective::AdaptiveThreshold,
             ObjectiveKind::BalancedSoftmax => Objective::BalancedSoftmax,
             ObjectiveKind::Atgl => Objective::Atgl { alpha: self.alpha },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum DistillationKind {
+    /// Of raw logits, mean over cells and classes.
+    #[default]
+    Mse,
+    /// KL(teacher || student) of the softmax over all classes, mean over cells.
+    Kl,
+}
+
+/// Which documents the teacher's own predictions are labels of.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum SelfLabels {
+    /// Those that come without labels.
+    #[default]
+    Absent,
+    Always,
+    /// None: a document without labels has no relation.
+    Never,
+}
+
+/// The teacher: `logits`, a directory of stored ones, or `teacher`, a model that computes them when they are needed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistillationSection {
+    pub logits: Option<PathBuf>,
+    pub teacher: Option<PathBuf>,
+    #[serde(default)]
+    pub kind: DistillationKind,
+    /// Of the distillation term; 0: only the teacher's labels are used.
+    #[serde(default = "one")]
+    pub weight: f64,
+    #[serde(default)]
+    pub self_labels: SelfLabels,
+    /// What a relation's logit must be above the threshold's to be a label.
+    #[serde(default)]
+    pub margin: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl DistillationSection {
+    pub fn kind(&self) -> Distillation {
+        match self.kind {
+            DistillationKind::Mse => Distillation::Mse,
+            DistillationKind::Kl => Distillation::Kl,
         }
     }
 }
@@ -166,8 +230,11 @@ impl Config {
     }
 
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::usage(e.to_string()))?;
-        overrides.iter().try_for_each(|o| set(&mut table, o))?;
+        Self::from_table(read_table(text, overrides)?)
+    }
+
+    /// Of a table of sections.
+    pub fn from_table(table: toml::Table) -> Result<Self> {
         let config: Config = table.try_into().map_err(|e: toml::de::Error| Error::usage(e.message().to_string()))?;
         config.check()?;
         Ok(config)
@@ -196,6 +263,14 @@ impl Config {
         if !(0.0..=1.0).contains(&s.warmup) || s.clip.is_nan() || s.clip <= 0.0 {
             return Err(Error::usage("schedule.warmup must be from 0 to 1, schedule.clip above 0"));
         }
+        if let Some(d) = &self.distillation {
+            if d.logits.is_some() == d.teacher.is_some() {
+                return Err(Error::usage("[distillation] needs logits or teacher, one of them"));
+            }
+            if !(d.weight.is_finite() && d.weight >= 0.0 && d.margin.is_finite()) {
+                return Err(Error::usage("distillation.weight must be at least 0, distillation.margin a number"));
+            }
+        }
         if self.data.train.is_empty() {
             return Err(Error::usage("data.train names no file"));
         }
@@ -220,14 +295,25 @@ impl Config {
     }
 }
 
+/// The tables of a TOML text, with `overrides` (`schedule.epochs=3`, `student.schedule.epochs=3`).
+pub fn read_table(text: &str, overrides: &[String]) -> Result<toml::Table> {
+    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::usage(e.to_string()))?;
+    overrides.iter().try_for_each(|o| set(&mut table, o))?;
+    Ok(table)
+}
+
 /// Sets `a.b=value`; the value is TOML, or else taken as text.
 fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let wrong = || Error::usage(format!("{assignment:?} is not of the form section.key=value"));
-    let (key, value) = assignment.split_once('=').ok_or_else(wrong)?;
-    let (section, key) = key.trim().split_once('.').ok_or_else(wrong)?;
+    let (path, value) = assignment.split_once('=').ok_or_else(wrong)?;
+    let (sections, key) = path.trim().rsplit_once('.').ok_or_else(wrong)?;
     let parsed = format!("x = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("x"));
     let value = parsed.unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
-    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    section.as_table_mut().ok_or_else(wrong)?.insert(key.to_string(), value);
+    let mut section = table;
+    for name in sections.split('.') {
+        let entry = section.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        section = entry.as_table_mut().ok_or_else(wrong)?;
+    }
+    section.insert(key.to_string(), value);
     Ok(())
 }

@@ -1,10 +1,14 @@
 //! Training: data, epochs, evaluation, checkpoints.
 
 pub mod config;
+mod examples;
+pub mod logits;
 pub mod state;
 pub mod step;
+pub mod teacher;
 
 pub use config::Config;
+pub use examples::Examples;
 pub use step::{Example, Trainer};
 
 use crate::checkpoint::{Want, build};
@@ -39,6 +43,10 @@ pub enum End {
 
 /// What a run tells its user: progress lines on stderr.
 pub trait Watch {
+    /// A run is about to train.
+    fn begin(&mut self, _run: &Run) {}
+    /// A teacher has gone through so many documents.
+    fn logits(&mut self, _done: usize, _documents: usize) {}
     fn update(&mut self, run: &Run, report: &step::Report);
     fn evaluated(&mut self, run: &Run, f1: f64, best: bool);
     fn message(&mut self, text: &str);
@@ -49,7 +57,7 @@ pub struct Run {
     pub config: Config,
     pub trainer: Trainer,
     pub progress: Progress,
-    train: Vec<Example>,
+    train: Examples,
     dev: Vec<Example>,
     with: Companions,
     dir: PathBuf,
@@ -75,14 +83,16 @@ impl Run {
         let start = found.clone().unwrap_or_else(|| config.model.start.clone());
         let tokenizer = Tokenizer::open(&start)?;
         let relations = inventory(&config, &start, found.is_some())?;
-        let train = read(&config.data.train, &tokenizer, &relations, unknown(&config))?;
         let dev = read(&config.data.dev, &tokenizer, &relations, Unknown::Skip)?;
-        let total = total_updates(&config, train.examples.len());
-        let (trainer, progress) = start_trainer(&config, &start, found.as_deref(), &relations, total, device)?;
+        let model = start_config(&config, &start, found.is_some(), &relations)?;
+        let top_k = model.head()?.top_k;
+        let train = Examples::open(&config, tokenizer, relations.clone(), unknown(&config), top_k, device)?;
+        let total = total_updates(&config, train.len());
+        let (trainer, progress) = start_trainer(&config, &start, model, found.as_deref(), total, device)?;
         if let Some(dir) = &found {
             watch.message(&format!("going on from {} (update {})", dir.display(), progress.updates));
         }
-        let skipped = train.unknown + dev.unknown;
+        let skipped = train.skipped + dev.unknown;
         if skipped > 0 {
             watch.message(&format!("{skipped} labels of unknown relations left out"));
         }
@@ -97,7 +107,7 @@ impl Run {
             config,
             trainer,
             progress,
-            train: train.examples,
+            train,
             dev: dev.examples,
             with: Companions { tokenizer, relations },
             dir: dir.to_path_buf(),
@@ -123,6 +133,7 @@ impl Run {
 
     /// Trains to the end, or until `stop` says so between two updates.
     pub fn train(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
+        watch.begin(self);
         while self.progress.epoch < self.config.schedule.epochs {
             let order = self.order(self.progress.epoch);
             while self.progress.used < order.len() {
@@ -150,7 +161,8 @@ impl Run {
     fn start(&mut self, order: &[usize]) -> Result<()> {
         let size = self.config.schedule.batch * self.config.schedule.accumulate;
         let end = (self.progress.used + size).min(order.len());
-        let examples: Vec<&Example> = order[self.progress.used..end].iter().map(|&i| &self.train[i]).collect();
+        let examples = self.train.read(&order[self.progress.used..end])?;
+        let examples: Vec<&Example> = examples.iter().collect();
         let pending = self.trainer.start(&examples, self.pending.last().map(|(update, _)| update))?;
         self.pending.push((pending, self.progress.clone()));
         self.progress.used = end;
@@ -193,7 +205,8 @@ impl Run {
         }
         let updates = before.updates + u64::from(report.bad.is_none());
         self.log(serde_json::json!({
-            "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss, "norm": report.norm,
+            "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss,
+            "distillation": report.distillation, "norm": report.norm,
             "rates": self.trainer.rates(updates), "skipped": report.bad,
         }))?;
         watch.update(self, report);
@@ -274,6 +287,12 @@ impl Run {
     }
 }
 
+/// Updates of a whole run over so many documents.
+pub fn total_updates(config: &Config, documents: usize) -> u64 {
+    let size = config.schedule.batch * config.schedule.accumulate;
+    (config.schedule.epochs * documents.div_ceil(size)) as u64
+}
+
 /// A fresh run must not write over another one.
 fn refuse_used(dir: &Path) -> Result<Option<PathBuf>> {
     match state::find(dir)? {
@@ -288,12 +307,12 @@ fn unknown(config: &Config) -> Unknown {
 }
 
 /// The inventory: the checkpoint's, or rel2id.json, or the sorted names of the data.
-fn inventory(config: &Config, start: &Path, resumed: bool) -> Result<Relations> {
+pub fn inventory(config: &Config, start: &Path, resumed: bool) -> Result<Relations> {
     if resumed || config.model.keep_head {
         return Relations::load(&start.join("relations.json"));
     }
     let mut relations = match &config.data.relations {
-        Some(path) => Relations::read_rel2id(path)?,
+        Some(path) => Relations::read_any(path)?,
         None => Relations::from_names(names_in_data(config)?),
     };
     if let Some(path) = &config.data.relation_names {
@@ -321,29 +340,27 @@ pub fn read(paths: &[PathBuf], tokenizer: &Tokenizer, relations: &Relations, unk
             let (labels, skipped) = relations.encode(&document, unknown).map_err(|e| e.context(path.display()))?;
             let encoded = tokenizer.encode(&document).map_err(|e| e.context(path.display()))?;
             split.unknown += skipped;
-            split.examples.push(Example { encoded, labels, unknown_gold: skipped });
+            split.examples.push(Example { encoded, labels, unknown_gold: skipped, teacher: Vec::new() });
         }
     }
     Ok(split)
 }
 
-fn total_updates(config: &Config, documents: usize) -> u64 {
-    let size = config.schedule.batch * config.schedule.accumulate;
-    (config.schedule.epochs * documents.div_ceil(size)) as u64
+/// The configuration of the model: that of `start`, or with a new head.
+fn start_config(config: &Config, start: &Path, resumed: bool, relations: &Relations) -> Result<ModelConfig> {
+    let given = ModelConfig::load(start)?;
+    if resumed || config.model.keep_head { Ok(given) } else { config.model_config(&given, relations.codes()) }
 }
 
 fn start_trainer(
     config: &Config,
     start: &Path,
+    model: ModelConfig,
     found: Option<&Path>,
-    relations: &Relations,
     total: u64,
     device: &Device,
 ) -> Result<(Trainer, Progress)> {
-    let given = ModelConfig::load(start)?;
-    let keep = found.is_some() || config.model.keep_head;
-    let model = if keep { given } else { config.model_config(&given, relations.codes())? };
-    let want = if keep { Want::Everything } else { Want::Encoder };
+    let want = if found.is_some() || config.model.keep_head { Want::Everything } else { Want::Encoder };
     let (model, _) = build::<f32>(start, model, want, config.schedule.seed, device)?;
     let mut trainer = Trainer::new(model, config, total)?;
     let decisive = config.decisive()?;

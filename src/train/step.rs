@@ -1,14 +1,16 @@
 //! One update: forward, loss, backward, clip, AdamW.
 
 use super::config::{Config, Schedule};
-use crate::error::Result;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::layout::{Encoded, Labels};
 use crate::model::names::Group;
 use crate::model::{Batch, Model};
-use crate::ops::loss::{Loss, Objective, loss};
+use crate::ops::loss::{Distillation, Loss, Objective, Teacher, Terms, loss};
 use crate::ops::optim::{self, Hyper, Norm, Span, first_non_finite};
 use crate::tape::{Grads, Tape};
 use crate::tensor::Tensor;
+use half::f16;
 use std::ops::Range;
 
 /// A document with its labels, one row of bits for each of its n x n cells.
@@ -17,6 +19,8 @@ pub struct Example {
     pub labels: Labels,
     /// Gold relations that the inventory does not have: missed by any prediction.
     pub unknown_gold: usize,
+    /// Logits of a teacher, `[n x n, R]`; empty without one.
+    pub teacher: Vec<f16>,
 }
 
 /// The optimizer's state beside the weights.
@@ -30,7 +34,10 @@ pub struct Optimizer {
 /// What an update saw.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// All of what is minimised.
     pub loss: f64,
+    /// The part of it that a teacher adds, its weight not counted; 0 without one.
+    pub distillation: f64,
     pub norm: f64,
     /// The first parameter whose gradient is not finite (or "loss"): the weights stayed as they were.
     pub bad: Option<String>,
@@ -50,6 +57,8 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     pub schedule: Schedule,
     pub objective: Objective,
+    /// Kind and weight of the distillation term.
+    pub distillation: Option<(Distillation, f64)>,
     /// Updates of the whole run.
     pub total: u64,
     grads: Grads,
@@ -69,7 +78,9 @@ impl Trainer {
         let grads = Grads::new(model.params.device(), model.params.dtype(), model.params.len())?;
         let optimizer = Optimizer::new(&model)?;
         let (schedule, objective) = (config.schedule.clone(), config.objective.objective());
-        Ok(Trainer { model, optimizer, schedule, objective, total, grads })
+        let distillation =
+            config.distillation.as_ref().map(|d| (d.kind(), d.weight)).filter(|(_, weight)| *weight > 0.0);
+        Ok(Trainer { model, optimizer, schedule, objective, distillation, total, grads })
     }
 
     /// One update from `examples`, `schedule.batch` of them at a time. The parts are weighted by their
@@ -101,17 +112,21 @@ impl Trainer {
     /// was is known of the last one started: the gradient is still there.
     pub fn read(&mut self, pending: &Pending) -> Result<Report> {
         let norm = pending.norm.read()?;
-        let mut loss = 0.0;
+        let mut sum = Terms::default();
         for part in &pending.losses {
-            loss += part.read()?.objective;
+            let Terms { objective, distillation } = part.read()?;
+            sum.objective += objective;
+            sum.distillation += distillation;
         }
+        let Terms { objective, distillation } = sum;
+        let loss = objective + self.distillation.map_or(0.0, |(_, weight)| weight * distillation);
         // A loss that is not finite has a gradient that is not finite.
         if norm.is_finite() {
-            return Ok(Report { loss, norm, bad: None });
+            return Ok(Report { loss, distillation, norm, bad: None });
         }
         self.optimizer.updates = pending.done;
         let bad = self.first_bad()?.unwrap_or("loss").to_string();
-        Ok(Report { loss, norm, bad: Some(bad) })
+        Ok(Report { loss, distillation, norm, bad: Some(bad) })
     }
 
     /// Adds the gradient of `examples` and returns their part of the loss.
@@ -121,7 +136,10 @@ impl Trainer {
         let labels = labels_of(&batch, examples, self.model.head()?.classes);
         let mut tape = Tape::training(self.schedule.seed, pass);
         let logits = self.model.forward(&mut tape, &batch, self.schedule.recompute)?;
-        let value = loss(&mut tape, &logits, &labels, self.objective, None, cells)?;
+        let teacher = self
+            .distillation
+            .map(|(kind, weight)| Ok(Teacher { logits: teacher_of(&batch, examples, &logits)?, weight, kind }));
+        let value = loss(&mut tape, &logits, &labels, self.objective, teacher.transpose()?.as_ref(), cells)?;
         drop(logits);
         tape.backward(&mut self.grads)?;
         Ok(value)
@@ -169,6 +187,25 @@ impl Trainer {
         let groups = [Group::Encoder, Group::Axial, Group::Head].map(|g| self.model.params.group(g));
         let span = |(range, rate)| Span { range, rate, decay: self.schedule.weight_decay };
         groups.into_iter().zip(rates).map(span).filter(|s| !s.range.is_empty()).collect()
+    }
+}
+
+/// The teacher's logits of a batch, laid out as the model's own.
+fn teacher_of(batch: &Batch, examples: &[&Example], logits: &Tensor) -> Result<Tensor> {
+    let classes = logits.dim();
+    let mut rows = Vec::with_capacity(logits.len());
+    for cell in &batch.cells {
+        let example = examples[cell.document as usize];
+        let from = cell.subject as usize * example.encoded.mentions.len() + cell.object as usize;
+        let row = example.teacher.get(from * classes..(from + 1) * classes);
+        let row = row.ok_or_else(|| Error::shape("distillation", "teacher", "logits of every cell", "none"))?;
+        rows.extend(row.iter().map(|value| value.to_f32()));
+    }
+    let (device, shape) = (logits.device(), logits.shape());
+    match logits.dtype() {
+        DType::BF16 => Tensor::from_rounded(device, "teacher", shape, &rows),
+        DType::F32 => Tensor::from_vec(device, "teacher", shape, rows),
+        DType::F64 => Tensor::from_vec(device, "teacher", shape, rows.iter().map(|&x| f64::from(x)).collect()),
     }
 }
 

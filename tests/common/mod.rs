@@ -1,5 +1,6 @@
 //! Shared by the test files.
 pub mod golden;
 pub mod gpu;
+pub mod lab;
 pub mod models;
 pub mod tiny;

@@ -21,7 +21,7 @@ mod cpu;
 mod cuda;
 mod predict;
 
-pub use predict::{predict, predict_above};
+pub use predict::{predict, predict_above, relations_above};
 
 use crate::dispatch;
 use crate::dtype::DType;

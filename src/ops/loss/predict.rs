@@ -22,10 +22,11 @@ pub fn predict_above(logits: &Tensor, top_k: usize, margin: f64) -> Result<Vec<V
 }
 
 fn rows<T: Real>(logits: &Tensor, top_k: usize, margin: f64) -> Vec<Vec<(u32, f64)>> {
-    logits.slice::<T>().chunks_exact(logits.dim().max(1)).map(|row| relations(row, top_k, margin)).collect()
+    logits.slice::<T>().chunks_exact(logits.dim().max(1)).map(|row| relations_above(row, top_k, margin)).collect()
 }
 
-fn relations<T: Real>(row: &[T], top_k: usize, margin: f64) -> Vec<(u32, f64)> {
+/// As [`predict_above`], of one cell's logits.
+pub fn relations_above<T: Real>(row: &[T], top_k: usize, margin: f64) -> Vec<(u32, f64)> {
     let margins = (0u32..).zip(row).skip(1).map(|(class, l)| (class, l.f64() - row[0].f64()));
     let mut found: Vec<_> = margins.filter(|(_, m)| *m > margin).collect();
     found.sort_by(|a, b| b.1.total_cmp(&a.1));

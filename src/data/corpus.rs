@@ -1,0 +1,104 @@
+//! Documents that stay on disk: one is read when it is asked for, in any order.
+
+use super::{Document, Format, Options, Unit, open, parse};
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Documents of some files, in their order. Holds 32 bytes a document, whatever its length.
+pub struct Corpus {
+    files: Vec<Source>,
+    places: Vec<Place>,
+    hash: String,
+}
+
+struct Source {
+    path: PathBuf,
+    file: File,
+    format: Format,
+}
+
+/// Where a document lies.
+struct Place {
+    offset: u64,
+    /// The first bytes of its hash: a file may change while it is in use.
+    hash: u64,
+    length: u32,
+    entities: u32,
+    source: u32,
+    /// Its number in its file.
+    index: u32,
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    Sha256::digest(bytes).iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
+}
+
+impl Corpus {
+    /// Reads `paths` once, each document through `check`. Errors: those of [`open`], of a document, and of `check`;
+    /// E-IO for standard input, which cannot be read again.
+    pub fn open(paths: &[PathBuf], mut check: impl FnMut(&Document) -> Result<()>) -> Result<Self> {
+        let mut corpus = Corpus { files: Vec::new(), places: Vec::new(), hash: String::new() };
+        let mut all = Sha256::new();
+        for path in paths {
+            let file = File::open(path).map_err(|e| Error::io(path, e))?;
+            if !file.metadata().is_ok_and(|about| about.is_file()) {
+                return Err(Error::io(path, "not a regular file: training reads each document many times"));
+            }
+            let mut documents = open(path, Options::default())?;
+            let source = corpus.files.len() as u32;
+            corpus.files.push(Source { path: path.clone(), file, format: documents.format() });
+            while let Some(document) = documents.next() {
+                let document = document?;
+                check(&document).map_err(|e| e.context(path.display()))?;
+                let (position, length) = (documents.latest().position, documents.latest().length as u32);
+                let (entities, index) = (document.entities.len() as u32, position.index as u32);
+                let mut place = Place { offset: position.offset, hash: 0, length, entities, source, index };
+                place.hash = hash_of(&corpus.bytes(&place)?);
+                all.update(place.hash.to_le_bytes());
+                corpus.places.push(place);
+            }
+        }
+        corpus.hash = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(corpus)
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+    /// Entities of document `i`.
+    pub fn entities(&self, i: usize) -> usize {
+        self.places[i].entities as usize
+    }
+    /// Of all documents' bytes, in hexadecimal digits.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+    /// The file that document `i` stands in.
+    pub fn path(&self, i: usize) -> &Path {
+        &self.files[self.places[i].source as usize].path
+    }
+
+    /// Document `i`, read again. Errors: E-IO where its file has changed since.
+    pub fn document(&self, i: usize) -> Result<Document> {
+        let place = &self.places[i];
+        let bytes = self.bytes(place)?;
+        if hash_of(&bytes) != place.hash {
+            let path = &self.files[place.source as usize].path;
+            return Err(Error::io(path, format!("document {} changed while it was in use", place.index)));
+        }
+        parse(&bytes, self.files[place.source as usize].format, Unit::Char, place.index as usize)
+    }
+
+    fn bytes(&self, place: &Place) -> Result<Vec<u8>> {
+        let Source { path, file, .. } = &self.files[place.source as usize];
+        let mut bytes = vec![0; place.length as usize];
+        file.read_exact_at(&mut bytes, place.offset).map_err(|e| Error::io(path, e))?;
+        Ok(bytes)
+    }
+}
