@@ -11,10 +11,9 @@
 //   come first in the grid, so that those that share a part of W run together: W is larger than the L2 cache.
 //   Writes y, or with several parts (too few tiles to fill the GPU) sums in f32 [parts, cells, outs].
 // bilinear_finish_*: y = sum over the parts, in their order, + b. Reads the sums, writes y once. Also for dzo.
-// bilinear_weight_k: dW[n,t,j] += sum over c of dy[c,n] zs[c,t] zo[c,g,j]. A block owns 16 outs x 16 t x k values of j and
-//   walks over all cells: rows are (t, n), generated as dy zs in bf16, and the operand b, zo, serves 4 t of a warp. Reads
-//   dy for each 16 t, zo for each 16 outs; reads and writes dW once, in f32. A generated operand serves k / 8 products, so
-//   that for k = 32 there is a multiplication for each of them: 28 % of the loop's instructions are mma, not 41 %.
+// bilinear_weight_k: dW[n,t,j] += sum over c of dy[c,n] (zs[c,t] zo[c,g,j]). A block owns 64 outs x (512 / k) t x k values
+//   of j and walks over all cells: operand a is dy, operand b zo scaled by zs, in bf16, which serves all outs. Reads dy for
+//   each 512 / k values of t, zo for each 64 outs and as many t; reads and writes dW once, in f32.
 // bilinear_inputs_k: S = dy W, [cells, E k], in registers only, 128 cells x (128 / k) t at a time;
 //   dzs[c,t] = sum over j of S[c,t,j] zo[c,g,j]; dzo[c,g,j] = sum over t of zs[c,t] S[c,t,j]. A block owns 128 cells and
 //   the t of a part of one group: its dzs, and with one part its dzo; with more, sums in f32 [parts, cells, E] that
@@ -26,7 +25,8 @@
 // What parts cost: their sums are written and read once, beyond the floor of y or dzo; the host weighs that against
 // multiprocessors that have nothing to do. At E = 1024, 768 outs, on 108 of them, in 4 parts: y of 406 cells moves 9 %
 // more bytes than its floor, with 4 times as many blocks, y of 1,624 cells 36 %. Otherwise, counted on softgpu
-// (tests/ops/bilinear.rs holds them to it): bytes are those above, all sectors full, bank conflicts below 1 %.
+// (tests/ops/bilinear.rs holds them to it): bytes are those above, all sectors full but those of zs in dW of k = 64 (8
+// values; 97 % over the kernel), bank conflicts below 1 %.
 //
 // Every output has one owner and every sum one order: the same bits on every run. dW and db accumulate, y, dzs and dzo are
 // assigned. Backward recomputes the products and stores none. Not measured on a GPU yet.
@@ -365,91 +365,106 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // ---- dW
 
-constexpr int WEIGHT_THREADS = 128;
-constexpr int WEIGHT_OUTS = 16;
-constexpr int WEIGHT_SUBJECTS = 16;
+constexpr int WEIGHT_OUTS = 64;
 constexpr int WEIGHT_CELLS = 32; // of a stage
-constexpr int OWN_SUBJECTS = 4;  // values of t of a warp
+
+// Values of t of a warp, whose sums fill 128 registers, and of a block.
+template <int K> constexpr int OWN_SUBJECTS = 64 / K;
+template <int K> constexpr int WEIGHT_SUBJECTS = OWN_SUBJECTS<K> *THREADS / 32;
+
+// A warp's results of mma: [t][outs / 16][j / 8][value].
+template <int K> using WeightSums = float[OWN_SUBJECTS<K>][WEIGHT_OUTS / 16][K / 8][4];
 
 // A stage's rows are cells.
 template <int K> struct WeightStage {
-    bf16 dy_and_subjects[WEIGHT_CELLS * (WEIGHT_OUTS + WEIGHT_SUBJECTS)];
+    bf16 dy[WEIGHT_CELLS * WEIGHT_OUTS];
     bf16 objects[WEIGHT_CELLS * K];
-
-    __device__ const bf16 *dy() const { return dy_and_subjects; }
-    __device__ const bf16 *subjects() const { return dy_and_subjects + WEIGHT_CELLS * WEIGHT_OUTS; }
+    bf16 subjects[WEIGHT_CELLS * WEIGHT_SUBJECTS<K>];
 };
 
-// Brings stages into shared memory: half of the threads rows of dy, the others as many values of rows of zs.
+// Brings stages into shared memory: the first threads rows of zo, the last ones of zs.
 template <int K> struct WeightLoader {
-    static constexpr int HALF = WEIGHT_THREADS / 2;
-    static_assert(WEIGHT_OUTS == WEIGHT_SUBJECTS, "tiles of one shape");
-    Tile<WEIGHT_CELLS, WEIGHT_OUTS, HALF> left;
-    Tile<WEIGHT_CELLS, K, WEIGHT_THREADS> objects;
-    int left_place; // in a stage
+    static constexpr int OBJECT_THREADS = WEIGHT_CELLS * K / 8;
+    static constexpr int SUBJECT_THREADS = WEIGHT_CELLS * WEIGHT_SUBJECTS<K> / 8;
+    static_assert(OBJECT_THREADS <= THREADS && SUBJECT_THREADS <= THREADS, "a chunk a thread");
+    Tile<WEIGHT_CELLS, WEIGHT_OUTS, THREADS> dy;
+    Tile<WEIGHT_CELLS, K, OBJECT_THREADS> objects;
+    Tile<WEIGHT_CELLS, WEIGHT_SUBJECTS<K>, SUBJECT_THREADS> subjects;
 
-    __device__ WeightLoader(const bf16 *dy, int dy_stride, const Form &form, bool is_dy)
-        : left(is_dy ? dy + blockIdx.x * WEIGHT_OUTS : form.zs + blockIdx.y * WEIGHT_SUBJECTS,
-               is_dy ? dy_stride : form.e, form.cells, threadIdx.x % HALF),
-          objects(form.zo + blockIdx.y * WEIGHT_SUBJECTS / K * K, form.e, form.cells),
-          left_place(is_dy ? 0 : WEIGHT_CELLS * WEIGHT_OUTS) {}
+    __device__ WeightLoader(const bf16 *dy, int dy_stride, const Form &form)
+        : dy(dy + blockIdx.x * WEIGHT_OUTS, dy_stride, form.cells),
+          objects(form.zo + blockIdx.y * WEIGHT_SUBJECTS<K> / K * K, form.e, form.cells),
+          subjects(form.zs + blockIdx.y * WEIGHT_SUBJECTS<K>, form.e, form.cells, THREADS - 1 - threadIdx.x) {}
 
     __device__ void load_next(WeightStage<K> &stage) {
-        left.load(stage.dy_and_subjects + left_place);
-        objects.load(stage.objects);
+        dy.load(stage.dy);
+        if (threadIdx.x < OBJECT_THREADS) {
+            objects.load(stage.objects);
+        }
+        if (threadIdx.x >= THREADS - SUBJECT_THREADS) {
+            subjects.load(stage.subjects);
+        }
         copy_async_commit();
-        left.move_down();
+        dy.move_down();
         objects.move_down();
+        subjects.move_down();
     }
 };
 
-// scales[s][h] = (zs[c,t], zs[c + 1,t]) of the warp's t number s, for the cells c = 2 (lane mod 4) + 8 h of 16.
-// subjects: the 16 cells; rows: places of the first t of the cells 2 (lane mod 4) and one more.
-__device__ inline void load_scales(uint32_t (&scales)[OWN_SUBJECTS][2], const bf16 *subjects, const int (&rows)[2]) {
-    for (int h = 0; h < 2; h++) {
-        const bf16 *from = subjects + h * 8 * WEIGHT_SUBJECTS;
-        const uint2 even = *reinterpret_cast<const uint2 *>(from + rows[0]); // of the four t
-        const uint2 odd = *reinterpret_cast<const uint2 *>(from + rows[1]);
-        scales[0][h] = __byte_perm(even.x, odd.x, 0x5410);
-        scales[1][h] = __byte_perm(even.x, odd.x, 0x7632);
-        scales[2][h] = __byte_perm(even.y, odd.y, 0x5410);
-        scales[3][h] = __byte_perm(even.y, odd.y, 0x7632);
-    }
-}
-
-// Where this lane reads of each 16 cells: rows of operands a and b, and the scales as above.
+// Where this lane reads of each 16 cells: rows of operands a and b, and the first t of the cells 2 (lane mod 4) and one
+// more.
 template <int K> struct WeightPlaces {
     int dy, objects, scales[2];
 
     __device__ WeightPlaces() {
         const int lane = threadIdx.x % 32;
-        const int subject = threadIdx.x / 32 * OWN_SUBJECTS;
+        const int subject = threadIdx.x / 32 * OWN_SUBJECTS<K>;
         dy = kept(place<WEIGHT_OUTS>(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8));
         objects = kept(place<K>(lane % 16, lane / 16 * 8));
         for (int odd = 0; odd < 2; odd++) {
-            scales[odd] = kept(place<WEIGHT_SUBJECTS>(lane % 4 * 2 + odd, subject));
+            scales[odd] = kept(place<WEIGHT_SUBJECTS<K>>(lane % 4 * 2 + odd, subject));
         }
     }
 };
 
+// scales[s][h] = (zs[c,t], zs[c + 1,t]) of the warp's t number s, for the cells c = 2 (lane mod 4) + 8 h of 16.
 template <int K>
-__device__ inline void multiply_stage(float (&sums)[OWN_SUBJECTS][K / 8][4], const WeightStage<K> &stage,
-                                      const WeightPlaces<K> &places) {
+__device__ inline void load_scales(uint32_t (&scales)[OWN_SUBJECTS<K>][2], const bf16 *subjects,
+                                   const int (&rows)[2]) {
+    for (int h = 0; h < 2; h++) {
+        const bf16 *from = subjects + h * 8 * WEIGHT_SUBJECTS<K>;
+        if constexpr (K == 64) {
+            const uint16_t *bits = reinterpret_cast<const uint16_t *>(from);
+            scales[0][h] = __byte_perm(bits[rows[0]], bits[rows[1]], 0x5410);
+        } else {
+            const uint32_t even = *reinterpret_cast<const uint32_t *>(from + rows[0]); // of both t
+            const uint32_t odd = *reinterpret_cast<const uint32_t *>(from + rows[1]);
+            scales[0][h] = __byte_perm(even, odd, 0x5410);
+            scales[1][h] = __byte_perm(even, odd, 0x7632);
+        }
+    }
+}
+
+template <int K>
+__device__ inline void multiply_stage(WeightSums<K> &sums, const WeightStage<K> &stage, const WeightPlaces<K> &places) {
 #pragma unroll
     for (int cell = 0; cell < WEIGHT_CELLS; cell += 16) {
-        uint32_t dy[4], b[K / 16][4], scales[OWN_SUBJECTS][2];
-        load_matrix_x4_trans(dy, stage.dy() + places.dy + cell * WEIGHT_OUTS);
-        for (int j = 0; j < K / 16; j++) {
-            load_matrix_x4_trans(b[j], stage.objects + (places.objects ^ j * 16) + cell * K);
+        uint32_t dy[WEIGHT_OUTS / 16][4], scales[OWN_SUBJECTS<K>][2];
+        for (int i = 0; i < WEIGHT_OUTS / 16; i++) {
+            load_matrix_x4_trans(dy[i], stage.dy + (places.dy ^ i * 16) + cell * WEIGHT_OUTS);
         }
-        load_scales(scales, stage.subjects() + cell * WEIGHT_SUBJECTS, places.scales);
-        for (int s = 0; s < OWN_SUBJECTS; s++) {
-            uint32_t a[4];
-            for (int r = 0; r < 4; r++) {
-                a[r] = multiply_pairs(dy[r], scales[s][r / 2]);
-            }
-            for (int j = 0; j < K / 8; j++) {
-                mma_bf16(sums[s][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+        load_scales<K>(scales, stage.subjects + cell * WEIGHT_SUBJECTS<K>, places.scales);
+        for (int j = 0; j < K / 16; j++) {
+            uint32_t objects[4], b[4];
+            load_matrix_x4_trans(objects, stage.objects + (places.objects ^ j * 16) + cell * K);
+            for (int s = 0; s < OWN_SUBJECTS<K>; s++) {
+                for (int r = 0; r < 4; r++) {
+                    b[r] = multiply_pairs(objects[r], scales[s][r % 2]);
+                }
+                for (int i = 0; i < WEIGHT_OUTS / 16; i++) {
+                    mma_bf16(sums[s][i][j * 2], dy[i], b[0], b[1]);
+                    mma_bf16(sums[s][i][j * 2 + 1], dy[i], b[2], b[3]);
+                }
             }
         }
     }
@@ -457,22 +472,22 @@ __device__ inline void multiply_stage(float (&sums)[OWN_SUBJECTS][K / 8][4], con
 
 // dW += sums: a row of the gradient is read as a whole before it is written, to have its loads under way together.
 template <int K>
-__device__ inline void add_gradient(float *dw, const float (&sums)[OWN_SUBJECTS][K / 8][4], int e, int outs) {
+__device__ inline void add_gradient(float *dw, const WeightSums<K> &sums, int e, int outs) {
     const int lane = threadIdx.x % 32;
-    const int subject = blockIdx.y * WEIGHT_SUBJECTS + threadIdx.x / 32 * OWN_SUBJECTS;
-    for (int half = 0; half < 2; half++) {
-        const int out = blockIdx.x * WEIGHT_OUTS + half * 8 + lane / 4;
+    const int subject = blockIdx.y * WEIGHT_SUBJECTS<K> + threadIdx.x / 32 * OWN_SUBJECTS<K>;
+    for (int row8 = 0; row8 < WEIGHT_OUTS / 8; row8++) {
+        const int out = blockIdx.x * WEIGHT_OUTS + row8 * 8 + lane / 4;
         if (out >= outs) {
             continue;
         }
-        for (int s = 0; s < OWN_SUBJECTS; s++) {
+        for (int s = 0; s < OWN_SUBJECTS<K>; s++) {
             float2 *row = reinterpret_cast<float2 *>(dw + (static_cast<size_t>(out) * e + subject + s) * K);
             float2 old[K / 8];
             for (int j = 0; j < K / 8; j++) {
                 old[j] = row[j * 4 + lane % 4];
             }
             for (int j = 0; j < K / 8; j++) {
-                const float *more = sums[s][j] + half * 2;
+                const float *more = sums[s][row8 / 2][j] + row8 % 2 * 2;
                 row[j * 4 + lane % 4] = make_float2(old[j].x + more[0], old[j].y + more[1]);
             }
         }
@@ -482,9 +497,9 @@ __device__ inline void add_gradient(float *dw, const float (&sums)[OWN_SUBJECTS]
 // dy: [cells, dy_stride], of which outs count; dy_stride: a multiple of 64, zeros behind outs.
 template <int K> __device__ inline void weight(const bf16 *dy, int dy_stride, const Form &form, float *dw) {
     __shared__ __align__(128) WeightStage<K> stages[STAGES];
-    WeightLoader<K> loader(dy, dy_stride, form, threadIdx.x < WEIGHT_THREADS / 2);
+    WeightLoader<K> loader(dy, dy_stride, form);
     const WeightPlaces<K> places;
-    float sums[OWN_SUBJECTS][K / 8][4] = {};
+    WeightSums<K> sums = {};
 
     for (int stage = 0; stage < STAGES - 1; stage++) {
         loader.load_next(stages[stage]);
@@ -506,13 +521,13 @@ template <int K> __device__ inline void weight(const bf16 *dy, int dy_stride, co
     add_gradient<K>(dw, sums, form.e, form.outs);
 }
 
-extern "C" __global__ void __launch_bounds__(WEIGHT_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     bilinear_weight_32(const bf16 *dy, int dy_stride, const bf16 *zs, const bf16 *zo, float *dw, int cells, int e,
                        int outs) {
     weight<32>(dy, dy_stride, {zs, zo, nullptr, cells, e, outs}, dw);
 }
 
-extern "C" __global__ void __launch_bounds__(WEIGHT_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     bilinear_weight_64(const bf16 *dy, int dy_stride, const bf16 *zs, const bf16 *zo, float *dw, int cells, int e,
                        int outs) {
     weight<64>(dy, dy_stride, {zs, zo, nullptr, cells, e, outs}, dw);

@@ -145,8 +145,8 @@ __device__ inline void dropout_factors(const Dropout &drop, uint64_t first, floa
 // exchanged so that eight rows of one column of chunks lie in different banks, as ldmatrix reads them. Bit-wise
 // exclusive or must not leave the row, so only as many neighbours change places as divide it.
 template <int WIDTH> __device__ inline int swizzle(int row, int chunk) {
-    static_assert(WIDTH % 16 == 0, "an odd number of chunks needs no swizzle");
-    constexpr int NEIGHBOURS = WIDTH % 64 == 0 ? 8 : WIDTH % 32 == 0 ? 4 : 2;
+    static_assert(WIDTH % 16 == 0 || WIDTH == 8, "another odd number of chunks needs no swizzle");
+    constexpr int NEIGHBOURS = WIDTH % 64 == 0 ? 8 : WIDTH % 32 == 0 ? 4 : WIDTH % 16 == 0 ? 2 : 1;
     constexpr int ROWS_APART = 8 / NEIGHBOURS; // consecutive rows that begin in different banks without it
     return row * WIDTH + (chunk ^ (row / ROWS_APART % NEIGHBOURS)) * 8;
 }

@@ -131,7 +131,7 @@ fn on_the_gpu() {
     case(0, 64, 32, 8, true);
     case(1, 64, 64, 8, false);
     case(7, 64, 32, 19, true);
-    // Tiles are 128 cells and 128 outputs; stages 32 cells, dW's tiles 16 outputs.
+    // Tiles are 128 cells and 128 outputs; stages 32 cells, dW's tiles 64 outputs.
     case(63, 128, 64, 97, true);
     case(64, 64, 32, 128, false);
     case(65, 128, 32, 136, false);
@@ -200,8 +200,8 @@ fn traffic_on_the_gpu() {
     finish(parts, cells * out);
     beyond(parts, cells * out, 2 * z + w + y, 0.75);
 
-    // dy for every 16 subject values, the group's object values for every 16 outputs and 16 subject values.
-    let (dw, blocks) = (4 * out * e * k, (e / 16, out / 16));
+    // dy for every 8 subject values, the group's object values for every 64 outputs and 8 subject values.
+    let (dw, blocks) = (4 * out * e * k, (e / 8, out / 64));
     gate(
         &counted,
         "bilinear_weight_64",

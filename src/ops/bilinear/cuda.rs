@@ -9,9 +9,11 @@ use crate::tensor::Tensor;
 /// Tiles of a block in the kernels of y and of dzs and dzo.
 const CELLS: usize = 128;
 const OUTS: usize = 128;
-/// Values of t (subject values of all groups) that parts are made of, and that a block of dW owns.
+/// Values of t (subject values of all groups) that parts are made of.
 const SUBJECTS: usize = 16;
-const WEIGHT_OUTS: usize = 16;
+/// What a block of dW owns: outs, and products' columns, so many values of t of all their group's object values.
+const WEIGHT_OUTS: usize = 64;
+const WEIGHT_COLUMNS: usize = 512;
 /// Rows of dy are multiples of this many values, or are copied into such rows.
 const STRIDE: usize = 64;
 
@@ -127,7 +129,7 @@ pub fn backward_weight(
     let (dy, sums) = aligned(cuda, dy, b.is_some())?;
     let launch = cuda.kernel(kernel).input(&dy).value(dy.dim() as i32).input(zs).input(zo).gradient(grads, w);
     let launch = launch.value(cells as i32).value(e as i32).value(out as i32);
-    launch.launch([out.div_ceil(WEIGHT_OUTS), e / SUBJECTS, 1], 128, 0)?;
+    launch.launch([out.div_ceil(WEIGHT_OUTS), e * block / WEIGHT_COLUMNS, 1], 256, 0)?;
     let (Some(b), Some(sums)) = (b, sums) else { return Ok(()) };
     let launch = cuda.kernel("bilinear_bias").input(&sums).gradient(grads, b);
     launch.value(out as i32).value(sums.rows() as i32).launch([out.div_ceil(256), 1, 1], 256, 0)
