@@ -1,6 +1,6 @@
 //! Reading and writing documents: both formats, every kind of fault, hostile bytes.
 
-use docre::data::{self, Document, Documents, Format, Options, Span, Unit, Writer};
+use docre::data::{self, Corpus, Document, Documents, Format, Options, Span, Unit, Writer};
 use docre::error::Kind;
 use std::io::{Cursor, Read};
 
@@ -360,4 +360,43 @@ fn real_documents_survive_both_ways() {
         let back: Vec<Document> = read(&lines).into_iter().map(Result::unwrap).collect();
         assert!(written(&back, Format::Docred, Unit::Char) == written(&all, Format::Docred, Unit::Char), "{file}");
     }
+}
+
+/// Documents read by place are those of the stream, whatever stands between them.
+#[test]
+fn a_corpus_reads_documents_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (array, lines) = (dir.path().join("a.json"), dir.path().join("b.jsonl"));
+    std::fs::write(&array, DOCRED).unwrap();
+    let documents: Vec<Document> = read(DOCRED).into_iter().map(Result::unwrap).collect();
+    // A mark, and empty lines between documents.
+    let text: String =
+        documents.iter().map(|d| written(std::slice::from_ref(d), Format::Jsonl, Unit::Char) + "\r\n  \n").collect();
+    let text = format!("\u{feff}\n\n{text}");
+    std::fs::write(&lines, &text).unwrap();
+    let mut seen = 0;
+    let count = |_: &Document| {
+        seen += 1;
+        Ok(())
+    };
+    let corpus = Corpus::open(&[array.clone(), lines.clone()], count).unwrap();
+    assert_eq!((corpus.len(), seen), (2 * documents.len(), corpus.len()));
+    let streamed: Vec<Document> = [&array, &lines]
+        .into_iter()
+        .flat_map(|path| data::open(path, Options::default()).unwrap())
+        .map(Result::unwrap)
+        .collect();
+    for i in (0..corpus.len()).rev() {
+        assert_eq!(corpus.document(i).unwrap(), streamed[i], "document {i}");
+        assert_eq!(corpus.entities(i), streamed[i].entities.len());
+    }
+    let again = Corpus::open(&[array.clone(), lines], |_| Ok(())).unwrap();
+    let other = Corpus::open(std::slice::from_ref(&array), |_| Ok(())).unwrap();
+    assert!(again.hash() == corpus.hash() && other.hash() != corpus.hash());
+
+    std::fs::write(&array, DOCRED.replacen("title", "titel", 1)).unwrap();
+    let error = corpus.document(0).unwrap_err();
+    assert!(error.exit_code() == 6 && error.to_string().contains("changed while it was in use"), "{error}");
+    assert!(corpus.document(corpus.len() - 1).is_ok());
+    assert!(Corpus::open(&["/dev/null".into()], |_| Ok(())).is_err());
 }

@@ -361,3 +361,56 @@ fn self_labels_are_the_predictions() {
     }
     assert!((20..margins.len() - 20).contains(&found), "{found}");
 }
+
+/// Documents without labels, one after another into a file.
+fn write_unlabelled(path: &Path, count: usize) {
+    use std::io::Write;
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    for part in 0..count.div_ceil(1000) {
+        let made: Value = serde_json::from_str(&documents(part as u64, 1000.min(count - part * 1000))).unwrap();
+        for (i, mut document) in made.as_array().unwrap().iter().cloned().enumerate() {
+            document.as_object_mut().unwrap().remove("labels");
+            document["title"] = json!(format!("document {part} {i}"));
+            out.write_all(if part + i == 0 { b"[" } else { b",\n" }).unwrap();
+            out.write_all(document.to_string().as_bytes()).unwrap();
+        }
+    }
+    out.write_all(b"]").unwrap();
+}
+
+/// MiB at the peak of the process that ran a stage.
+fn peak_of(lab: &Lab, stage: &str, out: &str) -> f64 {
+    let out = lab.path(out).to_string_lossy().into_owned();
+    let run = lab.docre(&["--only", stage, "--profile", "--out", &out, "-s", "student.schedule.epochs=1"]).output();
+    let run = run.unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    let line = said.lines().find_map(|line| line.split_once("the process at its peak: ")).unwrap();
+    line.1.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// As many documents as DocRED's distantly supervised set has: minutes, with DOCRE_SOAK=1.
+#[test]
+fn memory_does_not_grow_with_the_documents() {
+    if std::env::var_os("DOCRE_SOAK").is_none() {
+        println!("SKIPPED: 100,000 documents, since DOCRE_SOAK is not set");
+        return;
+    }
+    let lab = Lab::new();
+    let peaks = [10_000, 100_000].map(|count| {
+        write_unlabelled(&lab.path("more.json"), count);
+        let out = format!("run{count}");
+        peak_of(&lab, "teacher", &out);
+        let [logits, student] = ["logits", "student"].map(|stage| peak_of(&lab, stage, &out));
+        let files = std::fs::read_dir(lab.path(&out).join("logits")).unwrap();
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        println!(
+            "{count} documents: logits {logits} MiB, student {student} MiB, {:.1} MiB on disk",
+            bytes as f64 / 1048576.0
+        );
+        [logits, student]
+    });
+    // 32 bytes a document, and what the allocator makes of it.
+    let more = peaks[1].iter().zip(&peaks[0]).map(|(more, less)| more - less);
+    assert!(peaks[1].iter().all(|mib| *mib < 1500.0) && more.into_iter().all(|mib| mib < 24.0), "{peaks:?}");
+}

@@ -266,6 +266,7 @@ fn check_differences(head: Value) {
 #[test]
 fn gradients_agree_with_differences() {
     check_differences(json!({}));
+    check_differences(json!({"axial_layers": 0}));
     check_differences(json!({"axial": "sequential"}));
     check_differences(json!({"architecture": "atlop"}));
     check_differences(json!({"pad_entities": 42}));

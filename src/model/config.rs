@@ -207,6 +207,7 @@ pub struct HeadConfig {
     pub architecture: Architecture,
     pub extractor_size: usize,
     pub block_size: usize,
+    /// 0: none, each cell is classified by itself.
     pub axial_layers: usize,
     pub axial_heads: usize,
     pub axial: AxialOrder,
@@ -263,7 +264,7 @@ impl HeadConfig {
             architecture,
             extractor_size: fields.size("extractor_size", 1..=1 << 16)?.unwrap_or(usual.extractor_size),
             block_size: fields.size("block_size", 1..=1024)?.unwrap_or(usual.block_size),
-            axial_layers: fields.size("axial_layers", 1..=64)?.unwrap_or(usual.axial_layers),
+            axial_layers: fields.size("axial_layers", 0..=64)?.unwrap_or(usual.axial_layers),
             axial_heads: fields.size("axial_heads", 1..=1024)?.unwrap_or(usual.axial_heads),
             axial: fields.choice("axial", &AXIAL_ORDERS)?.unwrap_or(usual.axial),
             pad_entities: fields.size("pad_entities", 0..=1 << 16)?.unwrap_or(usual.pad_entities),

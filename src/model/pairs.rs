@@ -60,7 +60,7 @@ pub fn logits(
                 };
             }
             observe("axial", &x);
-            let feature = add(tape, &x, &g)?;
+            let feature = if head.axial_layers == 0 { g } else { add(tape, &x, &g)? };
             let classifier = Affine::new(params, "classifier")?;
             linear_wide(tape, &feature, &classifier.weight, Some(&classifier.bias))?
         }
