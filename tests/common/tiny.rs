@@ -72,13 +72,14 @@ pub fn moved(model: &Model, device: &Device, ready: bool) -> Model {
     Model { config: model.config.clone(), params: params.unwrap() }
 }
 
-/// `[CLS]`, `length - 2` random pieces, `[SEP]`; mentions as they are given.
+/// `[CLS]`, `length - 2` random pieces, `[SEP]`; mentions as they are given, sentences of five pieces.
 pub fn document(seed: u64, length: usize, mentions: &[&[u32]]) -> Encoded {
     let mut stream = Stream::new(seed, 2);
     let mut ids = vec![1];
     ids.extend((2..length).map(|_| (4 + stream.below(VOCABULARY - 4)) as u32));
     ids.push(2);
-    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect() }
+    let sentences = (1..length as u32 - 1).step_by(5).map(|s| s..(s + 5).min(length as u32 - 1)).collect();
+    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect(), sentences }
 }
 
 /// Some relations off the diagonal, a few cells with two.
