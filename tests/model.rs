@@ -345,7 +345,7 @@ fn documents_with_little_in_them() {
         json!({"architecture": "atlop"}),
     ] {
         let model = tiny::lively::<f32>(&tiny::config(head.clone()), 2);
-        let rule = Rule { threshold: 0.0, max_labels: 4 };
+        let rule = Rule { threshold: 0.0, max_labels: 4, evidence: None };
         for batch in [&refs(&nothing)[..], &refs(&odd), &[&nothing[0], &odd[1]], &[&odd[0]], &[]] {
             let (loss, gradient) = gradients(&model, batch, false, cells(batch));
             assert!(loss.is_finite() && gradient.iter().all(|g| g.is_finite()), "{head}: loss {loss}");
@@ -432,7 +432,7 @@ fn windows_in_a_batch() {
 fn f1(model: &Model, examples: &[Example]) -> f64 {
     let (mut correct, mut guessed, mut gold) = (0, 0, 0);
     let documents: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
-    let triples = predict(model, &documents, Rule { threshold: 0.0, max_labels: 4 }).unwrap();
+    let triples = predict(model, &documents, Rule { threshold: 0.0, max_labels: 4, evidence: None }).unwrap();
     for (example, triples) in examples.iter().zip(triples) {
         let n = example.encoded.mentions.len();
         guessed += triples.len();

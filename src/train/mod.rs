@@ -250,7 +250,7 @@ impl Run {
 
     fn dev_f1(&self) -> Result<f64> {
         let model = &self.trainer.model;
-        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k };
+        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k, evidence: None };
         let encoded: Vec<Encoded> = self.dev.iter().map(|e| e.encoded.clone()).collect();
         let predicted = predict_all(model, &encoded, rule, Budget::default())?;
         let (mut correct, mut guessed, mut gold) = (0, 0, 0);
