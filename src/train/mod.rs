@@ -1,6 +1,7 @@
 //! Training: data, epochs, evaluation, checkpoints.
 
 pub mod config;
+pub mod evidence;
 pub mod state;
 pub mod step;
 
@@ -77,6 +78,7 @@ impl Run {
         let relations = inventory(&config, &start, found.is_some())?;
         let train = read(&config.data.train, &tokenizer, &relations, unknown(&config))?;
         let dev = read(&config.data.dev, &tokenizer, &relations, Unknown::Skip)?;
+        refuse_without_evidence(config.objective.evidence, &train.examples)?;
         let total = total_updates(&config, train.examples.len());
         let (trainer, progress) = start_trainer(&config, &start, found.as_deref(), &relations, total, device)?;
         if let Some(dir) = &found {
@@ -193,8 +195,8 @@ impl Run {
         }
         let updates = before.updates + u64::from(report.bad.is_none());
         self.log(serde_json::json!({
-            "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss, "norm": report.norm,
-            "rates": self.trainer.rates(updates), "skipped": report.bad,
+            "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss, "evidence": report.evidence,
+            "norm": report.norm, "rates": self.trainer.rates(updates), "skipped": report.bad,
         }))?;
         watch.update(self, report);
         self.bad_steps = if report.bad.is_some() { self.bad_steps + 1 } else { 0 };
@@ -325,6 +327,15 @@ pub fn read(paths: &[PathBuf], tokenizer: &Tokenizer, relations: &Relations, unk
         }
     }
     Ok(split)
+}
+
+/// Evidence supervision needs evidence.
+fn refuse_without_evidence(weight: f64, examples: &[Example]) -> Result<()> {
+    if weight == 0.0 || examples.iter().any(|e| evidence::count(&e.labels) > 0) {
+        return Ok(());
+    }
+    let what = format!("objective.evidence is {weight}, but no label of data.train names an evidence sentence");
+    Err(Error::data("E-LABEL", what).fix("objective.evidence = 0, or labels with `evidence`"))
 }
 
 fn total_updates(config: &Config, documents: usize) -> u64 {

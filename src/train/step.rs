@@ -1,6 +1,7 @@
 //! One update: forward, loss, backward, clip, AdamW.
 
 use super::config::{Config, Schedule};
+use super::evidence::{count, evidence_of};
 use crate::error::Result;
 use crate::layout::{Encoded, Labels};
 use crate::model::names::Group;
@@ -31,6 +32,8 @@ pub struct Optimizer {
 #[derive(Clone, Debug)]
 pub struct Report {
     pub loss: f64,
+    /// The evidence loss, without its weight; none where it is off.
+    pub evidence: Option<f64>,
     pub norm: f64,
     /// The first parameter whose gradient is not finite (or "loss"): the weights stayed as they were.
     pub bad: Option<String>,
@@ -39,6 +42,7 @@ pub struct Report {
 /// An update that is under way: what it saw is still where it was computed.
 pub struct Pending {
     losses: Vec<Loss>,
+    evidence: Vec<Tensor>,
     norm: Norm,
     /// Updates done before it.
     done: u64,
@@ -50,6 +54,8 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     pub schedule: Schedule,
     pub objective: Objective,
+    /// How much the evidence loss counts; 0: it is off.
+    pub evidence: f64,
     /// Updates of the whole run.
     pub total: u64,
     grads: Grads,
@@ -69,11 +75,11 @@ impl Trainer {
         let grads = Grads::new(model.params.device(), model.params.dtype(), model.params.len())?;
         let optimizer = Optimizer::new(&model)?;
         let (schedule, objective) = (config.schedule.clone(), config.objective.objective());
-        Ok(Trainer { model, optimizer, schedule, objective, total, grads })
+        Ok(Trainer { model, optimizer, schedule, objective, evidence: config.objective.evidence, total, grads })
     }
 
     /// One update from `examples`, `schedule.batch` of them at a time. The parts are weighted by their
-    /// cells, so that the result is that of all together.
+    /// cells (their pairs with evidence), so that the result is that of all together.
     pub fn update(&mut self, examples: &[&Example]) -> Result<Report> {
         let pending = self.start(examples, None)?;
         self.read(&pending)
@@ -87,14 +93,17 @@ impl Trainer {
         let diagonal = |e: &&Example| e.encoded.mentions.len();
         let off_diagonal = self.model.head()?.architecture == crate::model::config::Architecture::Atlop;
         let total: usize = examples.iter().map(|e| cells(e) - if off_diagonal { diagonal(e) } else { 0 }).sum();
-        let mut losses = Vec::new();
+        let pairs = examples.iter().map(|e| count(&e.labels)).sum();
+        let (mut losses, mut evidence) = (Vec::new(), Vec::new());
         for (i, part) in examples.chunks(self.schedule.batch).enumerate() {
             let pass = self.optimizer.updates * self.schedule.accumulate as u64 + i as u64;
-            losses.push(self.backward(part, pass as u32, total)?);
+            let (loss, of_evidence) = self.backward(part, pass as u32, total, pairs)?;
+            losses.push(loss);
+            evidence.extend(of_evidence);
         }
         let norm = self.apply(after.map(|pending| &pending.norm))?;
         self.optimizer.updates += 1;
-        Ok(Pending { losses, norm, done: self.optimizer.updates - 1 })
+        Ok(Pending { losses, evidence, norm, done: self.optimizer.updates - 1 })
     }
 
     /// Waits for what an update saw. A bad one has not been done, nor have those started after it; which parameter it
@@ -105,26 +114,38 @@ impl Trainer {
         for part in &pending.losses {
             loss += part.read()?.objective;
         }
+        let parts = pending.evidence.iter().map(|part| Ok(part.to_f64()?[0]));
+        let evidence = (self.evidence > 0.0).then(|| parts.sum::<Result<f64>>()).transpose()?;
         // A loss that is not finite has a gradient that is not finite.
         if norm.is_finite() {
-            return Ok(Report { loss, norm, bad: None });
+            return Ok(Report { loss, evidence, norm, bad: None });
         }
         self.optimizer.updates = pending.done;
         let bad = self.first_bad()?.unwrap_or("loss").to_string();
-        Ok(Report { loss, norm, bad: Some(bad) })
+        Ok(Report { loss, evidence, norm, bad: Some(bad) })
     }
 
-    /// Adds the gradient of `examples` and returns their part of the loss.
-    fn backward(&mut self, examples: &[&Example], pass: u32, cells: usize) -> Result<Loss> {
+    /// Adds the gradient of `examples` and returns their part of the loss and of the evidence loss: means over `cells`
+    /// and `pairs`.
+    fn backward(
+        &mut self,
+        examples: &[&Example],
+        pass: u32,
+        cells: usize,
+        pairs: usize,
+    ) -> Result<(Loss, Option<Tensor>)> {
         let documents: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
         let batch = self.model.batch(&documents)?;
         let labels = labels_of(&batch, examples, self.model.head()?.classes);
         let mut tape = Tape::training(self.schedule.seed, pass);
-        let logits = self.model.forward(&mut tape, &batch, self.schedule.recompute)?;
+        let supervised = self.evidence > 0.0;
+        let (logits, a) = self.model.forward_with_attention(&mut tape, &batch, self.schedule.recompute, supervised)?;
         let value = loss(&mut tape, &logits, &labels, self.objective, None, cells)?;
         drop(logits);
+        let evidence = |a| evidence_of(&mut tape, &self.model, &batch, a, examples, self.evidence, pairs);
+        let of_evidence = a.as_ref().map(evidence).transpose()?;
         tape.backward(&mut self.grads)?;
-        Ok(value)
+        Ok((value, of_evidence))
     }
 
     fn apply(&mut self, after: Option<&Norm>) -> Result<Norm> {

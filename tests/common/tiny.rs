@@ -91,3 +91,12 @@ pub fn labels(seed: u64, entities: usize, classes: usize) -> Labels {
     }
     labels
 }
+
+/// Evidence for every relation of `labels`: one of the document's sentences, if it has some.
+pub fn with_evidence(mut labels: Labels, document: &Encoded) -> Labels {
+    let some = (0..labels.cells()).flat_map(|cell| (1..labels.classes).map(move |class| (cell, class)));
+    let sentence = |cell: usize, class: usize| (3 * cell + class) as u32 % document.sentences.len().max(1) as u32;
+    let found = some.filter(|&(cell, class)| labels.get(cell, class) && !document.sentences.is_empty());
+    labels.evidence = found.map(|(cell, class)| (cell as u32, sentence(cell, class))).collect();
+    labels
+}
