@@ -10,14 +10,17 @@ use crate::data::{Document, Relations, Tokenizer};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Kind, Result};
-use crate::layout::Encoded;
-use crate::model::Model;
+use crate::layout::{Cell, Encoded, EvidencePairs};
+use crate::model::{Batch, Model};
+use crate::ops::evidence::evidence;
 use crate::ops::loss::predict_above;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use sha2::{Digest, Sha256};
 use std::borrow::Borrow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What counts as a relation.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +29,13 @@ pub struct Rule {
     pub threshold: f64,
     /// At most so many relations of one ordered pair.
     pub max_labels: usize,
+    /// Name the evidence of each pair that has a relation: the sentences with more than this part of its attention
+    /// (spec §11). None: evidence is not asked for.
+    pub evidence: Option<f64>,
 }
+
+/// The published threshold of [`Rule::evidence`].
+pub const EVIDENCE_THRESHOLD: f64 = 0.2;
 
 /// How much goes through the model at once. One document always goes whole.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +78,7 @@ impl Extractor {
         let top_k = model.head().map_err(|e| e.context(dir.display()))?.top_k;
         let tokenizer = Tokenizer::open(dir)?;
         let relations = open_relations(dir, &model)?;
-        let rule = Rule { threshold: 0.0, max_labels: top_k };
+        let rule = Rule { threshold: 0.0, max_labels: top_k, evidence: None };
         Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, digest })
     }
     /// The word pieces of a document.
@@ -150,23 +159,38 @@ fn together(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec
         let _span = profile.span("lay out batch");
         model.batch(documents)?
     };
-    let logits = model.forward(&mut Tape::inference(), &batch, false)?.to_cpu()?;
+    let wanted = rule.evidence.is_some();
+    let (logits, a) = model.forward_with_attention(&mut Tape::inference(), &batch, false, wanted)?;
+    let logits = logits.to_cpu()?;
     let _span = profile.span("predict");
     refuse_non_finite(&logits)?;
+    let found = batch.cells.iter().zip(predict_above(&logits, rule.max_labels, rule.threshold)?);
+    // The diagonal's logits are zero: below a negative threshold they are no relations either.
+    let related = found.filter(|(cell, found)| cell.subject != cell.object && !found.is_empty());
+    let (cells, found): (Vec<Cell>, Vec<_>) = related.unzip();
+    let named = rule.evidence.zip(a).map(|(least, a)| evidence_of(model, &batch, &a, cells.clone(), least));
+    let named = named.transpose()?;
     let mut triples = vec![Vec::new(); documents.len()];
-    for (cell, found) in batch.cells.iter().zip(predict_above(&logits, rule.max_labels, rule.threshold)?) {
-        if cell.subject == cell.object {
-            continue; // the diagonal's logits are zero: below a negative threshold they are no relations either
-        }
+    for (i, (cell, found)) in cells.iter().zip(found).enumerate() {
+        let evidence = named.as_ref().map(|of_cells| &of_cells[i]);
         triples[cell.document as usize].extend(found.into_iter().map(|(relation, margin)| Triple {
             head: cell.subject as usize,
             tail: cell.object as usize,
             relation: relation as usize,
             margin: margin as f32,
             score: (1.0 / (1.0 + (-margin).exp())) as f32,
+            evidence: evidence.cloned(),
         }));
     }
     Ok(triples)
+}
+
+/// The sentences that have more than `least` of the attention of each of `cells`.
+fn evidence_of(model: &Model, batch: &Batch, a: &Tensor, cells: Vec<Cell>, least: f64) -> Result<Vec<Vec<u32>>> {
+    let pairs = Arc::new(EvidencePairs::new(&batch.documents, cells)?);
+    let p = evidence(a, &pairs, model.pooling()?)?.to_f64()?;
+    let above = |row: Range<usize>| (0..).zip(&p[row]).filter(|(_, p)| **p > least).map(|(s, _)| s).collect();
+    Ok(pairs.rows.iter().map(above).collect())
 }
 
 /// A comparison with NaN is false: such a document would look as if it held no relation.
@@ -179,7 +203,7 @@ fn refuse_non_finite(logits: &Tensor) -> Result<()> {
 }
 
 /// Runs of consecutive documents that fit the budget.
-pub fn batches<E: Borrow<Encoded>>(documents: &[E], budget: Budget) -> Vec<std::ops::Range<usize>> {
+pub fn batches<E: Borrow<Encoded>>(documents: &[E], budget: Budget) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let (mut start, mut tokens, mut cells) = (0, 0, 0);
     for (i, document) in documents.iter().map(Borrow::borrow).enumerate() {

@@ -1,6 +1,7 @@
 //! Where documents, entities and cells lie in packed tensors. No padding, no masks (house rule 5).
 
 use crate::error::{Error, Result};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Starts of consecutive runs of rows: run `i` is `starts[i]..starts[i + 1]`.
@@ -34,13 +35,13 @@ impl Segments {
     pub fn rows(&self) -> usize {
         self.starts[self.starts.len() - 1]
     }
-    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
+    pub fn range(&self, i: usize) -> Range<usize> {
         self.starts[i]..self.starts[i + 1]
     }
     pub fn length(&self, i: usize) -> usize {
         self.starts[i + 1] - self.starts[i]
     }
-    pub fn iter(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         (0..self.len()).map(|i| self.range(i))
     }
 }
@@ -87,6 +88,9 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Per entity, per mention: the index in `ids` of its opening `*`.
     pub mentions: Vec<Vec<u32>>,
+    /// Runs of `ids`, one a sentence. A `*` belongs to the sentence of the token that it stands beside (a mention
+    /// across sentences has its two in different ones), the special tokens at both ends to none.
+    pub sentences: Vec<Range<u32>>,
 }
 
 /// Gold relations of one document: a bit mask of `classes` bits a cell (subject-major, diagonal included).
@@ -97,11 +101,13 @@ pub struct Labels {
     pub classes: usize,
     /// `cells x words` with `words = classes.div_ceil(64)`.
     pub bits: Vec<u64>,
+    /// (cell, sentence) once for each relation of the cell that names the sentence as evidence, by cell.
+    pub evidence: Vec<(u32, u32)>,
 }
 
 impl Labels {
     pub fn new(cells: usize, classes: usize) -> Self {
-        Labels { classes, bits: vec![0; cells * classes.div_ceil(64)] }
+        Labels { classes, bits: vec![0; cells * classes.div_ceil(64)], evidence: Vec::new() }
     }
     pub fn words(&self) -> usize {
         self.classes.div_ceil(64)
@@ -119,8 +125,18 @@ impl Labels {
     /// Puts the cells of `other` behind these.
     pub fn append(&mut self, other: &Labels) {
         debug_assert!(self.classes == other.classes);
+        let cells = self.cells() as u32;
+        self.evidence.extend(other.evidence.iter().map(|&(cell, sentence)| (cells + cell, sentence)));
         self.bits.extend_from_slice(&other.bits);
     }
+}
+
+/// An ordered pair of entities of document `document` of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    pub document: u32,
+    pub subject: u32,
+    pub object: u32,
 }
 
 /// The cells, unordered pairs and entities of a batch of documents.
@@ -197,9 +213,9 @@ impl Sources {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Its rows in the packed encoder tensors, special tokens included.
-    pub rows: std::ops::Range<usize>,
+    pub rows: Range<usize>,
     /// The document positions that it answers for.
-    pub keep: std::ops::Range<usize>,
+    pub keep: Range<usize>,
     /// The packed row of document position `keep.start`.
     pub first: usize,
 }
@@ -210,7 +226,7 @@ impl Window {
         self.keep.contains(&t).then(|| self.first + t - self.keep.start)
     }
     /// The kept rows, counted from the window's first row.
-    pub fn local(&self) -> std::ops::Range<usize> {
+    pub fn local(&self) -> Range<usize> {
         let from = self.first - self.rows.start;
         from..from + self.keep.len()
     }
@@ -230,6 +246,10 @@ pub struct Documents {
     pub mentions: Segments,
     /// Document position of each mention's opening marker.
     pub mention: Vec<usize>,
+    /// Sentences of each document, into `sentence`.
+    pub sentences: Segments,
+    /// Document positions of each sentence.
+    pub sentence: Vec<Range<usize>>,
 }
 
 impl Documents {
@@ -245,8 +265,11 @@ impl Documents {
     pub fn mentions_of(&self, entity: usize) -> &[usize] {
         &self.mention[self.mentions.range(entity)]
     }
+    pub fn sentences_of(&self, d: usize) -> &[Range<usize>] {
+        &self.sentence[self.sentences.range(d)]
+    }
     /// Packed encoder rows of document `d`: its windows follow each other.
-    pub fn rows_of(&self, d: usize) -> std::ops::Range<usize> {
+    pub fn rows_of(&self, d: usize) -> Range<usize> {
         match self.windows_of(d) {
             [first, .., last] => first.rows.start..last.rows.end,
             [only] => only.rows.clone(),
@@ -257,5 +280,52 @@ impl Documents {
     pub fn attention(&self, heads: usize) -> Segments {
         let size = |d| self.entities.length(d) * heads * self.tokens.length(d);
         Segments::from_lengths((0..self.len()).map(size))
+    }
+}
+
+/// Pairs of a batch whose evidence is asked for: row `i` has a value for each sentence of the document of `cells[i]`.
+#[derive(Clone, Debug)]
+pub struct EvidencePairs {
+    pub documents: Arc<Documents>,
+    pub cells: Vec<Cell>,
+    pub rows: Segments,
+}
+
+impl EvidencePairs {
+    /// Errors: E-SHAPE for a cell that the documents do not have, or a sentence outside of its document.
+    pub fn new(documents: &Arc<Documents>, cells: Vec<Cell>) -> Result<Self> {
+        if documents.sentences.len() != documents.len() {
+            return Err(Error::shape("evidence", "lists of sentences", documents.len(), documents.sentences.len()));
+        }
+        for (d, tokens) in documents.tokens.iter().enumerate() {
+            if let Some(s) = documents.sentences_of(d).iter().find(|s| s.start > s.end || s.end > tokens.len()) {
+                return Err(Error::shape("evidence", "a sentence", format!("within {} tokens", tokens.len()), s));
+            }
+        }
+        let entities = |c: &Cell| match (c.document as usize) < documents.len() {
+            true => documents.entities.length(c.document as usize),
+            false => 0,
+        };
+        if let Some(c) = cells.iter().find(|c| c.subject.max(c.object) as usize >= entities(c)) {
+            return Err(Error::shape("evidence", "a pair", format!("of {} documents' entities", documents.len()), c));
+        }
+        let rows = Segments::from_lengths(cells.iter().map(|c| documents.sentences.length(c.document as usize)));
+        Ok(EvidencePairs { documents: documents.clone(), cells, rows })
+    }
+    /// The pair's subject and object among all entities of the batch.
+    pub fn entities(&self, pair: usize) -> [usize; 2] {
+        let Cell { document, subject, object } = self.cells[pair];
+        [subject, object].map(|e| self.documents.entities.starts[document as usize] + e as usize)
+    }
+    /// For each entity of the batch the pairs that it is in, ascending, each with the other entity; a pair of an entity
+    /// with itself twice.
+    pub fn by_entity(&self) -> Vec<Vec<(usize, usize)>> {
+        let mut uses = vec![Vec::new(); self.documents.entities.rows()];
+        for pair in 0..self.cells.len() {
+            let [s, o] = self.entities(pair);
+            uses[s].push((pair, o));
+            uses[o].push((pair, s));
+        }
+        uses
     }
 }

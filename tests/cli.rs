@@ -5,6 +5,7 @@ mod common;
 use assert_cmd::Command;
 use common::models::{PIECES, demo_size, relations, tiny, write_model};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,22 +87,27 @@ impl Run {
     }
 }
 
-/// A document of `n` entities in words of the vocabulary and others; every fifth entity has no mention.
+/// A document of `n` entities in words of the vocabulary and others, four words a sentence; every fifth entity has no
+/// mention.
 fn document(id: usize, n: usize, words: usize) -> String {
     let mut text = String::new();
-    let mut entities = Vec::new();
+    let (mut entities, mut starts) = (Vec::new(), Vec::new());
     let at = |text: &String| text.chars().count();
     for e in 0..n {
         let start = at(&text);
+        starts.push(start);
         let _ = write!(text, "{} ", PIECES[5 + (id + e) % 10]);
         let end = at(&text) - 1;
         let mentions = if e % 5 == 4 { json!([]) } else { json!([{"start": start, "end": end}]) };
         entities.push(json!({"id": format!("e{e}"), "type": "X", "mentions": mentions}));
     }
     for w in 0..words {
+        starts.push(at(&text));
         let _ = write!(text, "{} ", ["was", "born", "in", "zürich", "."][(w + id) % 5]);
     }
-    json!({"id": format!("d{id}"), "text": text, "entities": entities}).to_string() + "\n"
+    let begins: Vec<usize> = starts.into_iter().step_by(4).chain([at(&text)]).collect();
+    let sentences: Vec<&[usize]> = begins.windows(2).collect();
+    json!({"id": format!("d{id}"), "text": text, "entities": entities, "sentences": sentences}).to_string() + "\n"
 }
 
 /// Documents without entities, with one, with many; some longer than the window.
@@ -137,7 +143,7 @@ fn every_help_shows_examples() {
 #[test]
 fn wrong_flags_are_usage_errors() {
     let room = Room::with_model();
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 14] = [
         &[],
         &["extract"],
         &["extract", "x", "--to", "pdf"],
@@ -148,6 +154,10 @@ fn wrong_flags_are_usage_errors() {
         &["eval", "--gold", "x", "--pred", "y", "-m", "z"],
         &["extract", "x", "--device", "cuda", "--precision", "f32"],
         &["no-such-command"],
+        &["extract", "x", "--evidence-threshold", "0.5"],
+        &["extract", "x", "--evidence", "--evidence-threshold", "nan"],
+        &["extract", "x", "--evidence", "--to", "tsv"],
+        &["extract", "x", "--evidence", "--to", "table"],
     ];
     for args in wrong {
         assert_eq!(room.run(args).code, 2, "{args:?}");
@@ -187,12 +197,16 @@ fn the_output_does_not_depend_on_batches_or_threads() {
     for precision in ["f32", "bf16"] {
         let run = |batch: &str, threads: &str| {
             let flags = ["--batch-size", batch, "--threads", threads, "--precision", precision, "--device", "cpu"];
-            room.extract(&[&[&*input], &flags[..]].concat()).ok().out
+            // About what a sentence of the middling documents has of the attention.
+            let evidence = ["--evidence", "--evidence-threshold", "0.09"];
+            room.extract(&[&[&*input], &flags[..], &evidence].concat()).ok().out
         };
         let first = run("1", "1");
         for (batch, threads) in [("1", "2"), ("7", "1"), ("7", "2"), ("64", "1"), ("64", "2")] {
             assert!(run(batch, threads) == first, "{precision}: {batch} documents, {threads} threads");
         }
+        let lists: BTreeSet<&str> = first.split("\"evidence\":").skip(1).filter_map(|s| s.split(']').next()).collect();
+        assert!(lists.len() > 5, "{precision}: {lists:?}");
     }
     let small = room.extract(&[&input, "--batch-tokens", "50", "--batch-cells", "9"]).ok();
     assert!(small.out == all.out);
@@ -263,6 +277,10 @@ fn each_format_has_its_form() {
     assert!(found.len() == 2 * 6 * 2 && found.iter().all(|r| **r == "P19" || **r == "P17"), "{found:?}");
     let none = room.run(&["extract", "-m", "model", TWO, "--threshold", "100", "--to", "docred"]).ok();
     assert_eq!(none.out, "[]\n");
+    let every = room.extract(&[TWO, "--evidence", "--evidence-threshold", "0"]).ok().lines();
+    assert!(every[0]["relations"].as_array().unwrap().iter().all(|r| r["evidence"] == json!([0, 1])), "{every:?}");
+    let list: Value = serde_json::from_str(&room.extract(&[TWO, "--to", "docred", "--evidence"]).ok().out).unwrap();
+    assert!(list.as_array().unwrap().iter().any(|r| r["title"] == "Isar" && r["evidence"] == json!([0])), "{list}");
     let wrong = room.extract(&[TWO, "--from", "docred"]).fails(3, "--from jsonl");
     assert!(wrong.out.is_empty());
 }

@@ -346,7 +346,7 @@ fn self_labels_are_the_predictions() {
     let stored = Teaching::open(&section(Some(dir), None), &corpus, &relations, &device).unwrap();
     let best = lab.path("run/teacher/best");
     let live = Teaching::open(&section(None, Some(best)), &corpus, &relations, &device).unwrap();
-    let rule = docre::extract::Rule { threshold: margin, max_labels: 4 };
+    let rule = docre::extract::Rule { threshold: margin, max_labels: 4, evidence: None };
     let mut found = 0;
     for i in 0..corpus.len() {
         let encoded = tokenizer.encode(&corpus.document(i).unwrap()).unwrap();

@@ -44,7 +44,9 @@ fn examples() -> Vec<Example> {
     let example = |(i, (mentions, length)): (usize, (&[&[u32]], usize))| {
         let n = mentions.len();
         let labels = if i == 2 { Labels::new(n * n, tiny::CLASSES) } else { tiny::labels(i as u64, n, tiny::CLASSES) };
-        Example { encoded: tiny::document(i as u64, length, mentions), labels, unknown_gold: 0, teacher: Vec::new() }
+        let encoded = tiny::document(i as u64, length, mentions);
+        let labels = tiny::with_evidence(labels, &encoded);
+        Example { labels, encoded, unknown_gold: 0, teacher: Vec::new() }
     };
     mentions.into_iter().zip([13, 80, 6, 33, 9]).enumerate().map(example).collect()
 }
@@ -54,6 +56,7 @@ fn trainer(device: &Device, dropout: f64, overrides: &[&str]) -> Trainer {
         json!({"encoder_rate": 1e-3, "axial_rate": 1e-3, "head_rate": 2e-3, "batch": 3, "accumulate": 2});
     let line = |(key, value): (&String, &Value)| format!("schedule.{key}={value}");
     let mut all: Vec<String> = settings.as_object().unwrap().iter().map(line).collect();
+    all.push("objective.evidence=0.1".into());
     all.extend(overrides.iter().map(|o| o.to_string()));
     let text = "[data]\ntrain = [\"x\"]\n[model]\nstart = \"x\"\n";
     Trainer::new(model(device, &config(dropout)), &Config::parse(text, &all).unwrap(), 100).unwrap()

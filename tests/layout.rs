@@ -36,12 +36,13 @@ fn labels_hold_any_number_of_classes() {
     for classes in [1, 2, 64, 65, 97, 129] {
         let mut labels = Labels::new(3, classes);
         labels.set(1, classes - 1);
+        labels.evidence = vec![(1, 7)];
         let set: Vec<_> =
             (0..3).flat_map(|c| (0..classes).map(move |r| (c, r))).filter(|&(c, r)| labels.get(c, r)).collect();
         assert_eq!(set, [(1, classes - 1)]);
         let mut both = labels.clone();
         both.append(&labels);
-        assert!(both.cells() == 6 && both.get(4, classes - 1));
+        assert!(both.cells() == 6 && both.get(4, classes - 1) && both.evidence == [(1, 7), (4, 7)]);
     }
 }
 

@@ -179,8 +179,14 @@ fn predictions_are_written_and_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let document = small();
     let relations = Relations::from_names(["P17", "P6"].map(str::to_string));
-    let triple = |tail, relation| Triple { head: 0, tail, relation, margin: 1.5, score: 0.75 };
+    let triple = |tail, relation| Triple { head: 0, tail, relation, margin: 1.5, score: 0.75, evidence: None };
     let triples = [triple(1, 1), triple(2, 2)];
+    let sentences = |evidence: &[u32]| Triple { evidence: Some(evidence.to_vec()), ..triple(1, 1) };
+    let with = |format| String::from_utf8(write(format, &document, &[sentences(&[]), sentences(&[0, 3])], &relations));
+    let line = with(OutputFormat::Jsonl).unwrap();
+    assert!(line.contains(r#""margin":1.5,"evidence":[]},"#) && line.contains(r#""margin":1.5,"evidence":[0,3]}]"#));
+    let list = with(OutputFormat::Docred).unwrap();
+    assert!(list.contains(r#""r":"P17","evidence":[]}"#) && list.contains(r#""r":"P17","evidence":[0,3]}"#), "{list}");
     let line = String::from_utf8(write(OutputFormat::Jsonl, &document, &triples, &relations)).unwrap();
     let want = concat!(
         r#"{"schema":"docre.v1","id":"A","model":"sha256:00","relations":["#,
@@ -200,7 +206,7 @@ fn predictions_are_written_and_read_again() {
         assert_eq!(serde_json::to_value(&report).unwrap()["f1"], 100.0);
     }
     assert_eq!(write(OutputFormat::Docred, &document, &[], &relations), b"[]\n");
-    let bad = Triple { margin: f32::NAN, ..triples[0] };
+    let bad = Triple { margin: f32::NAN, ..triples[0].clone() };
     let mut writer = PredictionWriter::new(Vec::new(), OutputFormat::Tsv, "", &relations);
     assert_eq!(writer.document(&document, &[bad], &[]).unwrap_err().exit_code(), 7);
 }
@@ -210,14 +216,14 @@ fn tables_and_refusals_are_safe() {
     let mut evil = document("=cmd()|A1", &[&[(0, "a\tb\nc")], &[(0, " +1\\")]], &[]);
     evil.entities[0].id = "@x".to_string();
     let relations = Relations::from_names(["P17".to_string()]);
-    let triples = [Triple { head: 0, tail: 1, relation: 1, margin: -0.5, score: 0.25 }];
+    let triples = [Triple { head: 0, tail: 1, relation: 1, margin: -0.5, score: 0.25, evidence: None }];
     let table = String::from_utf8(write(OutputFormat::Tsv, &evil, &triples, &relations)).unwrap();
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows[1], ["'=cmd()|A1", "'@x", "P17", "x1", "a\\tb\\nc", "", "' +1\\\\", "0.25", "-0.5"]);
     assert_eq!((rows.len(), rows[0].len()), (2, 9));
     let mut writer = PredictionWriter::new(Vec::new(), OutputFormat::Jsonl, "", &relations);
     let error = docre::Error::data("E-SPAN", "no \"such\"\nplace").at("$.entities[1].mentions[0]");
-    writer.refused(None, docre::data::frames::Position { index: 7, line: 8 }, &error).unwrap();
+    writer.refused(None, docre::data::frames::Position { index: 7, line: 8, offset: 0 }, &error).unwrap();
     let line = String::from_utf8(writer.finish().unwrap()).unwrap();
     let want = r#"{"schema":"docre.v1","id":"7","error":{"code":"E-SPAN","path":"/entities/1/mentions/0","msg":"no \"such\"\nplace"}}"#;
     assert_eq!(line.trim_end(), want);

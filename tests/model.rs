@@ -6,7 +6,7 @@ mod common;
 use common::tiny::{self, CLASSES, WINDOW};
 use docre::device::Device;
 use docre::dtype::DType;
-use docre::extract::{Rule, predict};
+use docre::extract::{EVIDENCE_THRESHOLD, Rule, predict};
 use docre::layout::{Encoded, Labels, Tables};
 use docre::model::batch::plan_windows;
 use docre::model::{Batch, Model};
@@ -19,6 +19,7 @@ use docre::tape::{Grads, Tape};
 use docre::tensor::Tensor;
 use docre::train::{Config, Example, Trainer};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const FOCAL: Objective = Objective::AdaptiveFocal { gamma: 1.0, released: true };
@@ -186,7 +187,7 @@ fn a_split_batch_equals_the_whole() {
 
 fn examples(documents: &[Encoded]) -> Vec<Example> {
     let example = |d: &Encoded| Example {
-        labels: tiny::labels(d.ids.len() as u64, d.mentions.len(), CLASSES),
+        labels: tiny::with_evidence(tiny::labels(d.ids.len() as u64, d.mentions.len(), CLASSES), d),
         encoded: d.clone(),
         unknown_gold: 0,
         teacher: Vec::new(),
@@ -195,8 +196,14 @@ fn examples(documents: &[Encoded]) -> Vec<Example> {
 }
 
 fn schedule(lines: &str) -> Config {
-    let text = format!("[data]\ntrain = [\"-\"]\n[model]\nstart = \"-\"\n[schedule]\n{lines}");
-    Config::parse(&text, &[]).unwrap()
+    Config::parse(&format!("[data]\ntrain = [\"-\"]\n[model]\nstart = \"-\"\n[schedule]\n{lines}"), &[]).unwrap()
+}
+
+/// With evidence supervision.
+fn supervised(lines: &str, weight: f64) -> Config {
+    let mut config = schedule(lines);
+    config.objective.evidence = weight;
+    config
 }
 
 /// The same through the trainer: first moments are a tenth of the gradient.
@@ -205,20 +212,48 @@ fn accumulated_batches_equal_one_batch() {
     let all = examples(&documents());
     let update = |batch: usize, head: Value| {
         let model = tiny::lively::<f64>(&tiny::without_dropout(tiny::config(head)), 2);
-        let config =
-            schedule(&format!("batch = {batch}\naccumulate = {}\nwarmup = 0.0\nclip = 1e9", 8usize.div_ceil(batch)));
-        let mut trainer = Trainer::new(model, &config, 10).unwrap();
+        let lines = format!("batch = {batch}\naccumulate = {}\nwarmup = 0.0\nclip = 1e9", 8usize.div_ceil(batch));
+        let mut trainer = Trainer::new(model, &supervised(&lines, 0.1), 10).unwrap();
         let report = trainer.update(&all.iter().collect::<Vec<_>>()).unwrap();
         assert!(report.bad.is_none(), "{report:?}");
-        (vec![report.loss, report.norm], trainer.optimizer.m.to_f64().unwrap())
+        (vec![report.loss, report.norm, report.evidence.unwrap()], trainer.optimizer.m.to_f64().unwrap())
     };
     for head in [json!({}), json!({"architecture": "atlop"})] {
         let (report, moments) = update(8, head.clone());
-        assert!(report[0] > 0.5 && report[1] > 0.01, "{report:?}");
+        assert!(report[0] > 0.5 && report[1] > 0.01 && report[2] > 0.1, "{report:?}");
         for batch in [1, 2, 3] {
             let (parts, part_moments) = update(batch, head.clone());
             assert_close("loss and norm", &parts, &report, 1e-12);
             assert_close("moments", &part_moments, &moments, 1e-12);
+        }
+    }
+}
+
+/// The trainer's gradient of the sum of both losses, through every op below the attention, by differences.
+#[test]
+fn supervised_gradients_agree_with_differences() {
+    let (head, weight) = (json!({"axial_layers": 1}), 0.5);
+    let config = tiny::without_dropout(tiny::config(head));
+    let documents = [tiny::document(1, 24, &[&[1], &[4, 6], &[12]]), tiny::document(2, WINDOW + 5, &[&[3, 30], &[20]])];
+    let all = examples(&documents);
+    let all: Vec<&Example> = all.iter().collect();
+    let trainer = |at: usize, step: f64| {
+        let mut model = tiny::lively::<f64>(&config, 1);
+        model.params.flat_mut().0.slice_mut::<f64>()[at] += step;
+        let mut trainer = Trainer::new(model, &supervised("batch = 2\nwarmup = 0.0\nclip = 1e9", weight), 10).unwrap();
+        let report = trainer.update(&all).unwrap();
+        (report.loss + weight * report.evidence.unwrap(), trainer)
+    };
+    let (_, whole) = trainer(0, 0.0);
+    let moments = whole.optimizer.m.to_f64().unwrap();
+    let (specs, ranges) = (whole.model.params.specs(), whole.model.params.ranges());
+    for name in ["layer.1.qkv.weight", "layer.0.up.weight", "embeddings.position"] {
+        let range = &ranges[specs.iter().position(|s| s.name == name).unwrap()];
+        for at in [range.start, range.start + range.len() / 3] {
+            let (h, loss) = (1e-4, |step: f64| trainer(at, step).0);
+            let want = (8.0 * (loss(h) - loss(-h)) - (loss(2.0 * h) - loss(-2.0 * h))) / (12.0 * h);
+            let got = 10.0 * moments[at];
+            assert!((got - want).abs() <= 1e-8 * want.abs().max(1.0), "d{name}[{at}]: {got}, by differences {want}");
         }
     }
 }
@@ -347,7 +382,7 @@ fn documents_with_little_in_them() {
         json!({"architecture": "atlop"}),
     ] {
         let model = tiny::lively::<f32>(&tiny::config(head.clone()), 2);
-        let rule = Rule { threshold: 0.0, max_labels: 4 };
+        let rule = Rule { threshold: 0.0, max_labels: 4, evidence: None };
         for batch in [&refs(&nothing)[..], &refs(&odd), &[&nothing[0], &odd[1]], &[&odd[0]], &[]] {
             let (loss, gradient) = gradients(&model, batch, false, cells(batch));
             assert!(loss.is_finite() && gradient.iter().all(|g| g.is_finite()), "{head}: loss {loss}");
@@ -434,7 +469,7 @@ fn windows_in_a_batch() {
 fn f1(model: &Model, examples: &[Example]) -> f64 {
     let (mut correct, mut guessed, mut gold) = (0, 0, 0);
     let documents: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
-    let triples = predict(model, &documents, Rule { threshold: 0.0, max_labels: 4 }).unwrap();
+    let triples = predict(model, &documents, Rule { threshold: 0.0, max_labels: 4, evidence: None }).unwrap();
     for (example, triples) in examples.iter().zip(triples) {
         let n = example.encoded.mentions.len();
         guessed += triples.len();
@@ -460,4 +495,50 @@ fn a_model_memorises_eight_documents() {
         eprintln!("{head}: loss {:.3} to {:.3}, F1 {start:.1} to {end:.1}", losses[0], losses[399]);
         assert!(start < 70.0 && end == 100.0, "{head}: F1 {start:.1} to {end:.1}, loss {}", losses[399]);
     }
+}
+
+/// Evidence of every relation that a model finds, (document, subject, object, class), and that of the examples.
+fn evidence(model: &Model, examples: &[Example]) -> [BTreeMap<[usize; 4], Vec<u32>>; 2] {
+    let documents: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
+    let rule = Rule { threshold: 0.0, max_labels: 4, evidence: Some(EVIDENCE_THRESHOLD) };
+    let [mut found, mut gold] = [BTreeMap::new(), BTreeMap::new()];
+    for (d, (example, triples)) in examples.iter().zip(predict(model, &documents, rule).unwrap()).enumerate() {
+        found.extend(triples.into_iter().map(|t| ([d, t.head, t.tail, t.relation], t.evidence.unwrap())));
+        let n = example.encoded.mentions.len();
+        for &(cell, sentence) in &example.labels.evidence {
+            let cell = cell as usize;
+            for class in (1..CLASSES).filter(|&class| example.labels.get(cell, class)) {
+                gold.entry([d, cell / n, cell % n, class]).or_insert_with(Vec::new).push(sentence);
+            }
+        }
+    }
+    [found, gold]
+}
+
+/// Four documents of five sentences; two pairs of entities have a relation each way, on the evidence of one sentence
+/// and of two.
+#[test]
+fn a_model_memorises_the_evidence_of_four_documents() {
+    let example = |d: usize| {
+        let encoded = tiny::document(d as u64 + 70, 27, &[&[1], &[8, 20], &[12], &[18]]);
+        let mut labels = Labels::new(16, CLASSES);
+        let one = [(d % 5) as u32];
+        let two = [((d + 1) % 4) as u32, 4];
+        for (s, o, evidence) in [(0, 1, &one[..]), (1, 0, &one), (2, 3, &two), (3, 2, &two)] {
+            let cell = 4 * s + o;
+            labels.set(cell, 1 + (d + s) % (CLASSES - 1));
+            labels.evidence.extend(evidence.iter().map(|&sentence| (cell as u32, sentence)));
+        }
+        Example { encoded, labels, unknown_gold: 0, teacher: Vec::new() }
+    };
+    let examples: Vec<Example> = (0..4).map(example).collect();
+    let all: Vec<&Example> = examples.iter().collect();
+    let model = tiny::fresh::<f32>(&tiny::without_dropout(tiny::config(json!({"axial_layers": 1}))), 2);
+    let text = "batch = 4\nwarmup = 0.05\nencoder_rate = 3e-3\naxial_rate = 3e-3\nhead_rate = 1e-2";
+    let mut trainer = Trainer::new(model, &supervised(text, 0.5), 400).unwrap();
+    let losses: Vec<f64> = (0..400).map(|_| trainer.update(&all).unwrap().evidence.unwrap()).collect();
+    let [found, gold] = evidence(&trainer.model, &examples);
+    eprintln!("evidence loss {:.3} to {:.3}", losses[0], losses[399]);
+    assert!(losses[0] > 0.5 && losses[399] < 0.1, "{} to {}", losses[0], losses[399]);
+    assert_eq!(found, gold);
 }

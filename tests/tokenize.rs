@@ -65,6 +65,22 @@ fn mentions_share_markers() {
 }
 
 #[test]
+fn sentences_are_runs_of_pieces() {
+    let mentions: &[&[(usize, usize)]] = &[&[(0, 1)], &[(2, 4)]];
+    let lengths = [1, 0, 2, 2];
+    let split = Document {
+        sentences: Segments::from_lengths(lengths),
+        ..document(&["lovelace", "born", "ada", "ada", "."], mentions)
+    };
+    let encoded = bert().encode(&split).unwrap();
+    // [CLS] | * love ##lace * | | born * ada | ada * . | [SEP]: the second mention has a marker in each of its sentences.
+    assert_eq!(encoded.ids, [2, 4, 6, 7, 4, 8, 4, 5, 5, 4, 9, 3]);
+    assert_eq!(encoded.sentences, [1..5, 5..5, 5..8, 8..11]);
+    let nothing = bert().encode(&Document { sentences: Segments::default(), ..document(&[], &[]) }).unwrap();
+    assert!(nothing.sentences.is_empty());
+}
+
+#[test]
 fn odd_tokens_are_encoded() {
     let tokenizer = bert();
     for _ in 0..2 {
@@ -173,6 +189,34 @@ fn labels_become_bits_for_any_number_of_classes() {
         assert!(error.to_string().contains("did you mean \"P1"), "{error}");
         assert_eq!(relations.encode(&document, Unknown::Skip).unwrap().1, 1);
     }
+}
+
+/// Once for each relation that names the sentence: not for one given twice, one without evidence, or one left out.
+#[test]
+fn evidence_is_counted_by_relation() {
+    let relations = Relations::from_names(["P1", "P2"].map(str::to_string));
+    let mut document =
+        Document { sentences: Segments::from_lengths([1, 1]), ..document(&["a", "b"], &[&[(0, 1)], &[(1, 2)], &[]]) };
+    let label = |head, tail, r: &str, evidence: &[u32]| docre::data::Label {
+        head,
+        tail,
+        relation: r.to_string(),
+        evidence: evidence.to_vec(),
+    };
+    document.labels = Some(vec![
+        label(2, 1, "P2", &[1, 0, 1]),
+        label(0, 1, "P1", &[1]),
+        label(2, 1, "P1", &[1]),
+        label(2, 1, "P1", &[1]),
+        label(0, 2, "P1", &[]),
+        label(0, 1, "Na", &[0]),
+        label(1, 0, "P9", &[0]),
+    ]);
+    let (labels, skipped) = relations.encode(&document, Unknown::Skip).unwrap();
+    assert_eq!((labels.evidence, skipped), (vec![(1, 1), (7, 1), (7, 0), (7, 1)], 1));
+    document.labels = Some(vec![label(0, 1, "P1", &[2])]);
+    let error = bert().encode(&document).unwrap_err();
+    assert_eq!((error.code(), error.place()), ("E-SENTENCE", Some("$.labels[0].evidence")));
 }
 
 #[test]

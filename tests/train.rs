@@ -244,6 +244,25 @@ fn updates_that_are_read_late_change_no_bit() {
 }
 
 #[test]
+fn evidence_supervision_is_logged_and_needs_evidence() {
+    let lab = Lab::new();
+    let few = ["schedule.epochs=1", "schedule.eval_every=0"];
+    let mut plain = lab.open("plain", false, &few).unwrap();
+    plain.train(&|| false, &mut Silent::default()).unwrap();
+    assert!(log(&lab.path("plain")).values().all(|line| line["evidence"].is_null()));
+    let mut run = lab.open("run", false, &[&few[..], &["objective.evidence=0.1"]].concat()).unwrap();
+    run.train(&|| false, &mut Silent::default()).unwrap();
+    assert!(bits(&run)[0] != bits(&plain)[0], "it changes what is learnt");
+    for line in log(&lab.path("run")).values().filter(|line| line.get("loss").is_some()) {
+        assert!(line["evidence"].as_f64().unwrap() > 0.0, "{line}");
+    }
+    std::fs::write(lab.path("train.json"), documents(1, 10).replace("\"evidence\":[0]", "\"evidence\":[]")).unwrap();
+    assert!(lab.open("without", false, &[]).is_ok());
+    let error = lab.open("refused", false, &["objective.evidence=0.1"]).err().unwrap();
+    assert!(error.exit_code() == 3 && error.to_string().contains("no label of data.train names"), "{error}");
+}
+
+#[test]
 fn one_bad_update_is_survived() {
     let lab = Lab::new();
     let mut run = lab.open("run", false, &[]).unwrap();
@@ -312,6 +331,9 @@ fn a_wrong_configuration_is_a_usage_error() {
     }
     assert!(refusal(&text, &["schedule.warmup=1.5"]).contains("warmup"));
     assert!(refusal(&text, &["schedule.clip=0.0"]).contains("clip"));
+    for bad in ["objective.evidence=-0.1", "objective.evidence=nan"] {
+        assert!(refusal(&text, &[bad]).contains("objective.evidence must be 0 or more"), "{bad}");
+    }
     assert!(refusal(&text, &["data.train=[]"]).contains("data.train names no file"));
     assert!(refusal(&text, &["objective.kind=hinge"]).contains("hinge"));
     assert!(refusal("[data", &[]).contains("error"));

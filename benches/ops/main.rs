@@ -9,6 +9,7 @@ mod context_pool;
 mod dropout;
 mod embedding;
 mod entity_pool;
+mod evidence;
 mod gather;
 mod gelu;
 mod layernorm;
@@ -30,6 +31,7 @@ fn all(c: &mut Criterion) {
     dropout::bench(c);
     embedding::bench(c);
     entity_pool::bench(c);
+    evidence::bench(c);
     gather::bench(c);
     gelu::bench(c);
     layernorm::bench(c);

@@ -27,7 +27,7 @@ pub fn tensor(device: &Device, shape: &[usize]) -> Tensor {
     Tensor::from_vec(device, "bench", shape, values).expect("memory")
 }
 
-/// One window, and entities with one, two, one, two … mentions.
+/// One window, eight sentences, and entities with one, two, one, two … mentions.
 pub fn document() -> Documents {
     let mentions = Segments::from_lengths((0..ENTITIES).map(|e| 1 + e % 2));
     Documents {
@@ -37,6 +37,8 @@ pub fn document() -> Documents {
         entities: Segments::from_lengths([ENTITIES]),
         mention: (0..mentions.rows()).map(|m| m * 7 % TOKENS).collect(),
         mentions,
+        sentences: Segments::from_lengths([8]),
+        sentence: (0..8).map(|s| 1 + s * 36..1 + (s + 1) * 36).collect(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::ops::context_pool::{Pooling, context_pool};
 use crate::ops::dropout::dropout;
 use crate::ops::embedding::embedding;
 use crate::ops::entity_pool::entity_pool;
+use crate::ops::evidence::{Gold, evidence_loss};
 use crate::ops::gather::gather;
 use crate::ops::layernorm::layernorm;
 use crate::ops::linear::{linear, linear_gelu, linear_wide};
@@ -182,6 +183,11 @@ impl Cases<'_> {
         let flops = 2.0 * (grid.pairs.rows() * TOKENS * (DIM + HEADS)) as f64;
         self.op(&format!("context_pool {count}x{ENTITIES}x{TOKENS}"), flops, &[&a, &h], 0, |tape| {
             context_pool(tape, &a, &h, &documents, &grid, pooling)
+        })?;
+        let (asked, shares) = evidence(&documents)?;
+        let gold = Gold { shares: &shares, weight: 0.1, pairs: asked.cells.len() };
+        self.op(&format!("evidence {}x{TOKENS}", asked.cells.len()), 0.0, &[&a], 0, |tape| {
+            evidence_loss(tape, &a, &asked, pooling, gold)
         })?;
         let u = activation(self.device, &[entities, EXTRACTOR])?;
         let c = activation(self.device, &[grid.pairs.rows(), EXTRACTOR])?;

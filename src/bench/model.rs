@@ -78,7 +78,7 @@ pub fn encode<'a>(device: &'a Device, load: &Workload) -> Result<Pass<'a>> {
 /// From word pieces to triples; items are documents.
 pub fn extract<'a>(device: &'a Device, load: &Workload, budget: Budget) -> Result<Pass<'a>> {
     let (model, documents) = (load.ready(device)?, load.encoded());
-    let rule = Rule { threshold: 0.0, max_labels: 4 };
+    let rule = Rule { threshold: 0.0, max_labels: 4, evidence: None };
     let (name, items) = (format!("extract {}", load.name()), documents.len() as f64);
     let work = Work { flops: flops(&model.config, &documents).iter().sum(), bytes: 0.0 };
     let run = move || predict_all(&model, &documents, rule, budget).map(drop);

@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::layout::{Documents, Encoded, Grid, Labels, Segments, Sources, Window};
+use crate::layout::{Cell, Documents, Encoded, EvidencePairs, Grid, Labels, Segments, Sources, Window};
 use crate::model::config::ModelConfig;
 use crate::model::names::{ParamSpec, parameter_table, random_encoder, ranges};
 use crate::model::params::initialize;
@@ -11,9 +11,11 @@ use crate::model::{Model, Params};
 use crate::tensor::Tensor;
 use crate::train::Example;
 use serde_json::json;
+use std::sync::Arc;
 
 pub const TOKENS: usize = 290;
 pub const ENTITIES: usize = 20;
+pub const SENTENCES: usize = 8;
 pub const DIM: usize = 768;
 pub const HEADS: usize = 12;
 pub const INNER: usize = 3072;
@@ -56,6 +58,8 @@ pub fn documents(count: usize) -> Documents {
     let of_document = || (0..ENTITIES).map(|e| 1 + e % 2);
     let mentions = Segments::from_lengths((0..count).flat_map(|_| of_document()));
     let window = |d: usize| Window { rows: d * TOKENS..(d + 1) * TOKENS, keep: 0..TOKENS, first: d * TOKENS };
+    // 36 tokens each, the special ones in none.
+    let sentence = |s: usize| 1 + s * (TOKENS - 2) / SENTENCES..1 + (s + 1) * (TOKENS - 2) / SENTENCES;
     Documents {
         tokens: Segments::from_lengths(vec![TOKENS; count]),
         windows: Segments::from_lengths(vec![1; count]),
@@ -63,11 +67,25 @@ pub fn documents(count: usize) -> Documents {
         entities: Segments::from_lengths(vec![ENTITIES; count]),
         mention: (0..mentions.rows()).map(|m| m * 7 % TOKENS).collect(),
         mentions,
+        sentences: Segments::from_lengths(vec![SENTENCES; count]),
+        sentence: (0..count * SENTENCES).map(|s| sentence(s % SENTENCES)).collect(),
     }
 }
 
 pub fn grid(count: usize) -> Grid {
     Grid::new(&vec![ENTITIES; count], 0)
+}
+
+/// The pairs of a document with a relation, a dozen each, and their gold evidence: the first two sentences.
+pub fn evidence(documents: &Arc<Documents>) -> Result<(Arc<EvidencePairs>, Vec<f64>)> {
+    let cell = |document: usize, i: usize| {
+        let [document, subject, object] = [document, i, (3 * i + 1) % ENTITIES].map(|x| x as u32);
+        Cell { document, subject, object }
+    };
+    let cells = (0..documents.len()).flat_map(|d| (0..12).map(move |i| cell(d, i))).collect();
+    let pairs = EvidencePairs::new(documents, cells)?;
+    let gold = (0..pairs.rows.rows()).map(|i| if i % SENTENCES < 2 { 0.5 } else { 0.0 }).collect();
+    Ok((Arc::new(pairs), gold))
 }
 
 /// The rows of the mentions of each entity.
@@ -132,7 +150,7 @@ pub fn examples(count: usize) -> Vec<Example> {
     let ids = |d: usize| (0..TOKENS).map(|i| (1000 + (i * 97 + d * 31) % (VOCABULARY - 1000)) as u32).collect();
     let labels = labels(ENTITIES * ENTITIES);
     let example = |d| Example {
-        encoded: Encoded { ids: ids(d), mentions: mentions.clone() },
+        encoded: Encoded { ids: ids(d), mentions: mentions.clone(), sentences: Vec::new() },
         labels: labels.clone(),
         unknown_gold: 0,
         teacher: Vec::new(),

@@ -7,7 +7,7 @@ use crate::data::output::{OutputFormat, PredictionWriter, Triple};
 use crate::data::{self, Options, Relations};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::extract::{Outcome, Stream};
+use crate::extract::{EVIDENCE_THRESHOLD, Outcome, Stream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ use std::time::Instant;
   docre extract dev.json --to docred -o result.json
   docre extract documents.jsonl --to table --relations P17,'place of birth'
   docre extract big.jsonl -m runs/demo/best --on-error record -o relations.jsonl
+  docre extract dev.json --to docred --evidence -o result.json
 
 Exit codes: 0 ok, 1 finished but some documents were refused, 2 usage, 3 bad document, 4 bad model,
 5 device or memory, 6 a file cannot be read or written, 7 a number that is not finite")]
@@ -43,6 +44,13 @@ pub struct ExtractArgs {
     /// Only these relations, by code or name [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub relations: Vec<String>,
+    /// Name the evidence of each relation, as indices of sentences (jsonl, docred). Trained with objective.evidence, a
+    /// model finds it; others show where their attention goes
+    #[arg(long)]
+    pub evidence: bool,
+    /// A sentence is evidence with more than this part of the pair's attention
+    #[arg(long, value_name = "PART", default_value_t = EVIDENCE_THRESHOLD, requires = "evidence", value_parser = part)]
+    pub evidence_threshold: f64,
     /// What to do with a document that is refused
     #[arg(long, value_enum, default_value = "stop")]
     pub on_error: OnError,
@@ -71,7 +79,11 @@ pub enum OnError {
 const SOME_REFUSED: u8 = 1;
 
 pub fn run(args: &ExtractArgs) -> Result<u8> {
-    let (device, extractor) = args.model.open(args.verbose)?;
+    if args.evidence && !matches!(args.to, OutputFormat::Jsonl | OutputFormat::Docred) {
+        return Err(Error::usage("this format has no place for --evidence").fix("--to jsonl or --to docred"));
+    }
+    let (device, mut extractor) = args.model.open(args.verbose)?;
+    extractor.rule.evidence = args.evidence.then_some(args.evidence_threshold);
     let output = Output::create(&args.output)?;
     let wanted = wanted(&args.relations, &extractor.relations)?;
     let mut writer = PredictionWriter::new(output, args.to, &extractor.digest, &extractor.relations);
@@ -131,6 +143,10 @@ pub fn peak_memory() -> Option<usize> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib << 10)
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n| (0.0..=1.0).contains(n)).ok_or_else(|| "a number from 0 to 1".into())
 }
 
 /// By class, whether its relations are wanted; none: all are.

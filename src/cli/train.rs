@@ -148,8 +148,9 @@ impl Watch for Screen {
         let (smooth, total) = (self.smooth.unwrap_or(f64::NAN), run.trainer.total);
         self.progress.set(run.progress.tried, || {
             let left = seconds / updates.max(1) as f64 * total.saturating_sub(run.progress.tried) as f64;
+            let evidence = report.evidence.map_or(String::new(), |loss| format!(" evidence {loss:.3}"));
             format!(
-                "epoch {} loss {smooth:.4} norm {:.2} {:.2} documents/s, {:.0} min left",
+                "epoch {} loss {smooth:.4}{evidence} norm {:.2} {:.2} documents/s, {:.0} min left",
                 run.progress.epoch + 1,
                 report.norm,
                 documents / seconds,

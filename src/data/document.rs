@@ -151,6 +151,10 @@ impl Document {
                 let what = format!("no entity {}, there are {}", label.head.max(label.tail), self.entities.len());
                 return Err(Error::data("E-LABEL", what).at(format!("$.labels[{l}]")));
             }
+            if let Some(s) = label.evidence.iter().find(|s| **s as usize >= self.sentences.len()) {
+                let what = format!("evidence in sentence {s}, there are {}", self.sentences.len());
+                return Err(Error::data("E-SENTENCE", what).at(format!("$.labels[{l}].evidence")));
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::io::Write;
 
 /// One predicted relation between entities `head` and `tail` of a document.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Triple {
     pub head: usize,
     pub tail: usize,
@@ -20,6 +20,8 @@ pub struct Triple {
     pub margin: f32,
     /// sigmoid(margin), or its calibrated form.
     pub score: f32,
+    /// Indices of sentences, ascending; none where evidence was not asked for.
+    pub evidence: Option<Vec<u32>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,6 +54,8 @@ struct LineRelation<'a> {
     name: Option<&'a str>,
     score: f32,
     margin: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<&'a [u32]>,
 }
 
 #[derive(Serialize)]
@@ -60,6 +64,8 @@ struct Submission<'a> {
     h_idx: usize,
     t_idx: usize,
     r: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<&'a [u32]>,
 }
 
 #[derive(Serialize)]
@@ -140,15 +146,16 @@ impl<'a, W: Write> PredictionWriter<'a, W> {
     }
 
     fn line(&self, out: &mut Vec<u8>, document: &Document, triples: &[Triple], warnings: &[String]) -> Result<()> {
-        let relation = |t: &Triple| LineRelation {
+        let relations = triples.iter().map(|t| LineRelation {
             h: entity_id(document, t.head),
             t: entity_id(document, t.tail),
             r: self.relations.code(t.relation),
             name: self.relations.name(t.relation),
             score: t.score,
             margin: t.margin,
-        };
-        let relations = triples.iter().map(relation).collect();
+            evidence: t.evidence.as_deref(),
+        });
+        let relations = relations.collect();
         let schema = super::jsonl::SCHEMA;
         out.extend(json(&Line { schema, id: &document.id, model: &self.model, relations, warnings })?);
         out.push(b'\n');
@@ -159,8 +166,8 @@ impl<'a, W: Write> PredictionWriter<'a, W> {
         for t in triples {
             out.extend_from_slice(if self.begun { b",\n" } else { b"[\n" });
             self.begun = true;
-            let r = self.relations.code(t.relation);
-            out.extend(json(&Submission { title: &document.title, h_idx: t.head, t_idx: t.tail, r })?);
+            let (r, evidence) = (self.relations.code(t.relation), t.evidence.as_deref());
+            out.extend(json(&Submission { title: &document.title, h_idx: t.head, t_idx: t.tail, r, evidence })?);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::place::clip;
 use crate::error::{Error, Result};
 use crate::layout::Labels;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// The code that class 0 gets where the data does not name it.
@@ -197,14 +197,15 @@ impl Relations {
         (best.0 <= limit).then(|| self.code(best.1))
     }
 
-    /// Gold relations as bits, `entities^2` cells of `len()` classes, and how many labels were skipped.
+    /// Gold relations as bits, `entities^2` cells of `len()` classes, with their evidence, and how many labels were
+    /// skipped.
     ///
-    /// A label `Na` says that there is no relation: no bit. Errors: E-RELATION with the document and the
-    /// place, unless `unknown` is `Skip`; E-LABEL; E-OOM where the cells do not fit into memory.
+    /// A label `Na` says that there is no relation: no bit. A relation given twice counts once. Errors: E-RELATION with
+    /// the document and the place, unless `unknown` is `Skip`; E-LABEL; E-OOM where the cells do not fit into memory.
     pub fn encode(&self, document: &Document, unknown: Unknown) -> Result<(Labels, usize)> {
         let side = document.entities.len();
         let mut labels = self.empty_labels(side).map_err(|e| e.context(format!("{:?}", clip(&document.id, 60))))?;
-        let mut skipped = 0;
+        let (mut evidence, mut skipped) = (BTreeSet::new(), 0);
         for (l, label) in document.gold().iter().enumerate() {
             let located = |e: Error| e.context(format!("{:?}", clip(&document.id, 60))).at(format!("$.labels[{l}]"));
             if label.head.max(label.tail) >= side {
@@ -212,11 +213,16 @@ impl Relations {
             }
             match self.id(&label.relation) {
                 Some(0) => {}
-                Some(class) => labels.set(label.head * side + label.tail, class),
+                Some(class) => {
+                    let cell = label.head * side + label.tail;
+                    labels.set(cell, class);
+                    evidence.extend(label.evidence.iter().map(|&sentence| (cell as u32, class, sentence)));
+                }
                 None if unknown == Unknown::Skip => skipped += 1,
                 None => return Err(located(self.unknown(&label.relation))),
             }
         }
+        labels.evidence = evidence.into_iter().map(|(cell, _, sentence)| (cell, sentence)).collect();
         Ok((labels, skipped))
     }
 

@@ -115,8 +115,8 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// The pieces of a document with markers and special pieces, of any length, and for every mention
-    /// the index of its opening marker.
+    /// The pieces of a document with markers and special pieces, of any length, for every mention the index
+    /// of its opening marker, and the run of every sentence.
     ///
     /// Errors: those of [`Document::check`]; E-TOKENIZER where the library fails on a token.
     pub fn encode(&self, document: &Document) -> Result<Encoded> {
@@ -124,21 +124,27 @@ impl Tokenizer {
         let (opens, closes) = markers(document);
         let mut ids = Vec::with_capacity(document.tokens.len() * 3 / 2 + 2);
         let mut opened = vec![0; document.tokens.len()];
+        let mut sentences = Vec::with_capacity(document.sentences.len());
         ids.push(self.specials.cls);
-        for (t, token) in document.tokens.iter().enumerate() {
-            if opens[t] {
-                opened[t] = index(ids.len())?;
-                ids.push(self.specials.marker);
+        for sentence in document.sentences.iter() {
+            let start = index(ids.len())?;
+            for t in sentence {
+                if opens[t] {
+                    opened[t] = index(ids.len())?;
+                    ids.push(self.specials.marker);
+                }
+                self.append_pieces(&document.tokens[t], &mut ids).map_err(|e| named(e, document))?;
+                if closes[t] {
+                    ids.push(self.specials.marker);
+                }
             }
-            self.append_pieces(token, &mut ids).map_err(|e| named(e, document))?;
-            if closes[t] {
-                ids.push(self.specials.marker);
-            }
+            sentences.push(start..index(ids.len())?);
         }
         ids.push(self.specials.sep);
         index(ids.len())?;
         let of_entity = |mentions: &[super::Mention]| mentions.iter().map(|m| opened[m.tokens.start]).collect();
-        Ok(Encoded { mentions: document.entities.iter().map(|e| of_entity(&e.mentions)).collect(), ids })
+        let mentions = document.entities.iter().map(|e| of_entity(&e.mentions)).collect();
+        Ok(Encoded { ids, mentions, sentences })
     }
 
     fn append_pieces(&self, token: &str, ids: &mut Vec<u32>) -> Result<()> {

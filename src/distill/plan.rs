@@ -76,7 +76,7 @@ fn documents_a_second(pipeline: &Pipeline, config: &train::Config, model: ModelC
     let tokenizer = Tokenizer::open(start)?;
     let documents = data::open(&config.data.train[0], data::Options::default())?.take(TRIAL);
     let encoded = documents.map(|document| tokenizer.encode(&document?)).collect::<Result<Vec<Encoded>>>()?;
-    let rule = Rule { threshold: 0.0, max_labels: 1 };
+    let rule = Rule { threshold: 0.0, max_labels: 1, evidence: None };
     predict_all(&model, &encoded, rule, Budget::default())?; // the caches and the pool fill
     let begin = Instant::now();
     predict_all(&model, &encoded, rule, Budget::default())?;

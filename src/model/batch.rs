@@ -2,17 +2,9 @@
 
 use super::config::{Architecture, EncoderConfig, HeadConfig};
 use crate::error::{Error, Result};
-use crate::layout::{Documents, Encoded, Grid, Segments, Sources, Window};
+use crate::layout::{Cell, Documents, Encoded, Grid, Segments, Sources, Window};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// An ordered pair of entities of document `document` of the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cell {
-    pub document: u32,
-    pub subject: u32,
-    pub object: u32,
-}
 
 /// What the encoder and the head need to know of some documents.
 pub struct Batch {
@@ -85,6 +77,8 @@ impl Builder {
             self.mentions.index.extend(mentions.iter().map(|m| base as u32 + m));
             self.mentions.weight.extend(mentions.iter().map(|_| 1.0));
         }
+        self.documents.sentences.push(document.sentences.len());
+        self.documents.sentence.extend(document.sentences.iter().map(|s| s.start as usize..s.end as usize));
         Ok(())
     }
 

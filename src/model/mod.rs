@@ -12,6 +12,7 @@ pub use batch::Batch;
 pub use params::Params;
 
 use crate::error::Result;
+use crate::ops::context_pool::Pooling;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use config::{HeadConfig, ModelConfig};
@@ -33,6 +34,27 @@ impl Model {
     /// Logits of every cell of the batch (`Batch::cells`). `recompute` trades time for memory in training.
     pub fn forward(&self, tape: &mut Tape, batch: &Batch, recompute: bool) -> Result<Tensor> {
         self.forward_observed(tape, batch, recompute, &mut |_, _| {})
+    }
+    /// As [`Model::forward`], with the entity attention (see `ops::attention_rows`) if it is `wanted`.
+    pub fn forward_with_attention(
+        &self,
+        tape: &mut Tape,
+        batch: &Batch,
+        recompute: bool,
+        wanted: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let mut attention = None;
+        let mut keep = |name: &str, tensor: &Tensor| {
+            if wanted && name == "attention" {
+                attention = Some(tensor.clone());
+            }
+        };
+        let logits = self.forward_observed(tape, batch, recompute, &mut keep)?;
+        Ok((logits, attention))
+    }
+    /// How the entity attention becomes one weight a token.
+    pub fn pooling(&self) -> Result<Pooling> {
+        Ok(pairs::pooling(&self.config.encoder, self.head()?))
     }
     /// As [`Model::forward`], showing intermediate tensors to `observe`.
     pub fn forward_observed(

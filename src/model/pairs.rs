@@ -68,6 +68,12 @@ pub fn logits(
     gather(tape, &cells, &batch.select)
 }
 
+/// How the attention of two entities becomes one weight a token.
+pub fn pooling(encoder: &EncoderConfig, head: &HeadConfig) -> Pooling {
+    let mean = head.architecture == Architecture::Atlop;
+    Pooling { heads: encoder.num_attention_heads, mean, epsilon: head.context_eps }
+}
+
 /// z_s and z_o of every cell: `tanh(W [h; c] + b)`, W h once an entity, W c once an unordered pair.
 fn extract(
     tape: &mut Tape,
@@ -88,9 +94,7 @@ fn extract(
     observe("attention", &a);
     let h = entity_pool(tape, &hidden, &batch.mentions)?;
     observe("entity", &h);
-    let mean = head.architecture == Architecture::Atlop;
-    let pooling = Pooling { heads, mean, epsilon: head.context_eps };
-    let c = context_pool(tape, &a, &hidden, &batch.documents, &batch.grid, pooling)?;
+    let c = context_pool(tape, &a, &hidden, &batch.documents, &batch.grid, pooling(encoder, head))?;
     observe("context", &c);
     let mut side = |name: &str, role: Role| -> Result<Tensor> {
         let u = linear(tape, &h, &params.get(&format!("{name}.entity.weight"))?, None, None)?;

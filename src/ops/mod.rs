@@ -10,6 +10,7 @@ pub mod context_pool;
 pub mod dropout;
 pub mod embedding;
 pub mod entity_pool;
+pub mod evidence;
 pub mod gather;
 pub mod gelu;
 pub mod layernorm;

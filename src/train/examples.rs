@@ -1,6 +1,7 @@
 //! Training documents, read from disk when their turn comes.
 
 use super::config::Config;
+use super::evidence::count;
 use super::step::Example;
 use super::teacher::Teaching;
 use crate::data::{Corpus, Document, Relations, Tokenizer, Unknown};
@@ -31,7 +32,7 @@ impl Examples {
         top_k: usize,
         device: &Device,
     ) -> Result<Self> {
-        let mut skipped = 0;
+        let (mut skipped, mut evidence) = (0, 0);
         let section = config.distillation.as_ref();
         // A teacher that has gone through all documents has encoded them.
         let encoded = section.is_some_and(|section| section.logits.is_some());
@@ -40,9 +41,16 @@ impl Examples {
                 let what = format!("{:?} has no labels", crate::text::one_line(&document.id));
                 return Err(Error::data("E-LABEL", what).fix("[distillation], whose teacher labels documents without"));
             }
-            skipped += relations.encode(document, unknown)?.1;
+            let (labels, unknown) = relations.encode(document, unknown)?;
+            skipped += unknown;
+            evidence += count(&labels);
             if encoded { Ok(()) } else { tokenizer.encode(document).map(drop) }
         })?;
+        let weight = config.objective.evidence;
+        if weight > 0.0 && evidence == 0 {
+            let what = format!("objective.evidence is {weight}, but no label of data.train names an evidence sentence");
+            return Err(Error::data("E-LABEL", what).fix("objective.evidence = 0, or labels with `evidence`"));
+        }
         let teaching = section.map(|section| Teaching::open(section, &corpus, &relations, device)).transpose()?;
         Ok(Examples { corpus, tokenizer, relations, unknown, teaching, top_k, skipped })
     }

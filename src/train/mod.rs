@@ -1,6 +1,7 @@
 //! Training: data, epochs, evaluation, checkpoints.
 
 pub mod config;
+pub mod evidence;
 mod examples;
 pub mod logits;
 pub mod state;
@@ -206,7 +207,7 @@ impl Run {
         let updates = before.updates + u64::from(report.bad.is_none());
         self.log(serde_json::json!({
             "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss,
-            "distillation": report.distillation, "norm": report.norm,
+            "distillation": report.distillation, "evidence": report.evidence, "norm": report.norm,
             "rates": self.trainer.rates(updates), "skipped": report.bad,
         }))?;
         watch.update(self, report);
@@ -263,7 +264,7 @@ impl Run {
 
     fn dev_f1(&self) -> Result<f64> {
         let model = &self.trainer.model;
-        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k };
+        let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k, evidence: None };
         let encoded: Vec<Encoded> = self.dev.iter().map(|e| e.encoded.clone()).collect();
         let predicted = predict_all(model, &encoded, rule, Budget::default())?;
         let (mut correct, mut guessed, mut gold) = (0, 0, 0);

@@ -1,6 +1,7 @@
 //! One update: forward, loss, backward, clip, AdamW.
 
 use super::config::{Config, Schedule};
+use super::evidence::{count, evidence_of};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::layout::{Encoded, Labels};
@@ -34,10 +35,12 @@ pub struct Optimizer {
 /// What an update saw.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// All of what is minimised.
+    /// Of the relations, and of the teacher times its weight.
     pub loss: f64,
-    /// The part of it that a teacher adds, its weight not counted; 0 without one.
-    pub distillation: f64,
+    /// The distillation loss, without its weight; none where it is off.
+    pub distillation: Option<f64>,
+    /// The evidence loss, without its weight; none where it is off.
+    pub evidence: Option<f64>,
     pub norm: f64,
     /// The first parameter whose gradient is not finite (or "loss"): the weights stayed as they were.
     pub bad: Option<String>,
@@ -46,6 +49,7 @@ pub struct Report {
 /// An update that is under way: what it saw is still where it was computed.
 pub struct Pending {
     losses: Vec<Loss>,
+    evidence: Vec<Tensor>,
     norm: Norm,
     /// Updates done before it.
     done: u64,
@@ -59,6 +63,8 @@ pub struct Trainer {
     pub objective: Objective,
     /// Kind and weight of the distillation term.
     pub distillation: Option<(Distillation, f64)>,
+    /// How much the evidence loss counts; 0: it is off.
+    pub evidence: f64,
     /// Updates of the whole run.
     pub total: u64,
     grads: Grads,
@@ -80,11 +86,12 @@ impl Trainer {
         let (schedule, objective) = (config.schedule.clone(), config.objective.objective());
         let distillation =
             config.distillation.as_ref().map(|d| (d.kind(), d.weight)).filter(|(_, weight)| *weight > 0.0);
-        Ok(Trainer { model, optimizer, schedule, objective, distillation, total, grads })
+        let evidence = config.objective.evidence;
+        Ok(Trainer { model, optimizer, schedule, objective, distillation, evidence, total, grads })
     }
 
     /// One update from `examples`, `schedule.batch` of them at a time. The parts are weighted by their
-    /// cells, so that the result is that of all together.
+    /// cells (their pairs with evidence), so that the result is that of all together.
     pub fn update(&mut self, examples: &[&Example]) -> Result<Report> {
         let pending = self.start(examples, None)?;
         self.read(&pending)
@@ -98,14 +105,17 @@ impl Trainer {
         let diagonal = |e: &&Example| e.encoded.mentions.len();
         let off_diagonal = self.model.head()?.architecture == crate::model::config::Architecture::Atlop;
         let total: usize = examples.iter().map(|e| cells(e) - if off_diagonal { diagonal(e) } else { 0 }).sum();
-        let mut losses = Vec::new();
+        let pairs = examples.iter().map(|e| count(&e.labels)).sum();
+        let (mut losses, mut evidence) = (Vec::new(), Vec::new());
         for (i, part) in examples.chunks(self.schedule.batch).enumerate() {
             let pass = self.optimizer.updates * self.schedule.accumulate as u64 + i as u64;
-            losses.push(self.backward(part, pass as u32, total)?);
+            let (loss, of_evidence) = self.backward(part, pass as u32, total, pairs)?;
+            losses.push(loss);
+            evidence.extend(of_evidence);
         }
         let norm = self.apply(after.map(|pending| &pending.norm))?;
         self.optimizer.updates += 1;
-        Ok(Pending { losses, norm, done: self.optimizer.updates - 1 })
+        Ok(Pending { losses, evidence, norm, done: self.optimizer.updates - 1 })
     }
 
     /// Waits for what an update saw. A bad one has not been done, nor have those started after it; which parameter it
@@ -118,31 +128,44 @@ impl Trainer {
             sum.objective += objective;
             sum.distillation += distillation;
         }
-        let Terms { objective, distillation } = sum;
-        let loss = objective + self.distillation.map_or(0.0, |(_, weight)| weight * distillation);
-        // A loss that is not finite has a gradient that is not finite.
-        if norm.is_finite() {
-            return Ok(Report { loss, distillation, norm, bad: None });
-        }
-        self.optimizer.updates = pending.done;
-        let bad = self.first_bad()?.unwrap_or("loss").to_string();
-        Ok(Report { loss, distillation, norm, bad: Some(bad) })
+        let parts = pending.evidence.iter().map(|part| Ok(part.to_f64()?[0]));
+        let evidence = (self.evidence > 0.0).then(|| parts.sum::<Result<f64>>()).transpose()?;
+        let loss = sum.objective + self.distillation.map_or(0.0, |(_, weight)| weight * sum.distillation);
+        let distillation = self.distillation.map(|_| sum.distillation);
+        let bad = match norm.is_finite() {
+            true => None, // and so is the loss: one that is not has a gradient that is not
+            false => {
+                self.optimizer.updates = pending.done;
+                Some(self.first_bad()?.unwrap_or("loss").to_string())
+            }
+        };
+        Ok(Report { loss, distillation, evidence, norm, bad })
     }
 
-    /// Adds the gradient of `examples` and returns their part of the loss.
-    fn backward(&mut self, examples: &[&Example], pass: u32, cells: usize) -> Result<Loss> {
+    /// Adds the gradient of `examples` and returns their part of the loss and of the evidence loss: means over `cells`
+    /// and `pairs`.
+    fn backward(
+        &mut self,
+        examples: &[&Example],
+        pass: u32,
+        cells: usize,
+        pairs: usize,
+    ) -> Result<(Loss, Option<Tensor>)> {
         let documents: Vec<&Encoded> = examples.iter().map(|e| &e.encoded).collect();
         let batch = self.model.batch(&documents)?;
         let labels = labels_of(&batch, examples, self.model.head()?.classes);
         let mut tape = Tape::training(self.schedule.seed, pass);
-        let logits = self.model.forward(&mut tape, &batch, self.schedule.recompute)?;
+        let supervised = self.evidence > 0.0;
+        let (logits, a) = self.model.forward_with_attention(&mut tape, &batch, self.schedule.recompute, supervised)?;
         let teacher = self
             .distillation
             .map(|(kind, weight)| Ok(Teacher { logits: teacher_of(&batch, examples, &logits)?, weight, kind }));
         let value = loss(&mut tape, &logits, &labels, self.objective, teacher.transpose()?.as_ref(), cells)?;
         drop(logits);
+        let evidence = |a| evidence_of(&mut tape, &self.model, &batch, a, examples, self.evidence, pairs);
+        let of_evidence = a.as_ref().map(evidence).transpose()?;
         tape.backward(&mut self.grads)?;
-        Ok(value)
+        Ok((value, of_evidence))
     }
 
     fn apply(&mut self, after: Option<&Norm>) -> Result<Norm> {

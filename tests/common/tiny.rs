@@ -72,13 +72,14 @@ pub fn moved(model: &Model, device: &Device, ready: bool) -> Model {
     Model { config: model.config.clone(), params: params.unwrap() }
 }
 
-/// `[CLS]`, `length - 2` random pieces, `[SEP]`; mentions as they are given.
+/// `[CLS]`, `length - 2` random pieces, `[SEP]`; mentions as they are given, sentences of five pieces.
 pub fn document(seed: u64, length: usize, mentions: &[&[u32]]) -> Encoded {
     let mut stream = Stream::new(seed, 2);
     let mut ids = vec![1];
     ids.extend((2..length).map(|_| (4 + stream.below(VOCABULARY - 4)) as u32));
     ids.push(2);
-    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect() }
+    let sentences = (1..length as u32 - 1).step_by(5).map(|s| s..(s + 5).min(length as u32 - 1)).collect();
+    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect(), sentences }
 }
 
 /// Some relations off the diagonal, a few cells with two.
@@ -88,5 +89,14 @@ pub fn labels(seed: u64, entities: usize, classes: usize) -> Labels {
     for cell in (0..entities * entities).filter(|c| c / entities != c % entities) {
         (0..stream.below(3)).for_each(|_| labels.set(cell, 1 + stream.below(classes - 1)));
     }
+    labels
+}
+
+/// Evidence for every relation of `labels`: one of the document's sentences, if it has some.
+pub fn with_evidence(mut labels: Labels, document: &Encoded) -> Labels {
+    let some = (0..labels.cells()).flat_map(|cell| (1..labels.classes).map(move |class| (cell, class)));
+    let sentence = |cell: usize, class: usize| (3 * cell + class) as u32 % document.sentences.len().max(1) as u32;
+    let found = some.filter(|&(cell, class)| labels.get(cell, class) && !document.sentences.is_empty());
+    labels.evidence = found.map(|(cell, class)| (cell as u32, sentence(cell, class))).collect();
     labels
 }

@@ -9,6 +9,7 @@ mod context_pool;
 mod dropout;
 mod embedding;
 mod entity_pool;
+mod evidence;
 mod gather;
 mod gelu;
 mod gpu;

@@ -9,6 +9,18 @@ use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// q of a pair over the tokens `from..from + out.len()`: `scale * sum over heads of x y`; x, y `[heads, tokens]`.
+#[inline(always)]
+pub fn joint_attention<T: Real>(x: &[T], y: &[T], tokens: usize, scale: T, from: usize, out: &mut [T]) {
+    let places = from..from + out.len();
+    out.fill(T::ZERO);
+    for (x, y) in x.chunks_exact(tokens.max(1)).zip(y.chunks_exact(tokens.max(1))) {
+        let (x, y) = (&x[places.clone()], &y[places.clone()]);
+        out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (x, y))| *o += *x * *y);
+    }
+    out.iter_mut().for_each(|o| *o *= scale);
+}
+
 /// The weights q of one document's pairs over its tokens, generated row by row.
 struct PairWeights<'a, T> {
     /// `[entities, heads, tokens]`.
@@ -22,25 +34,20 @@ struct PairWeights<'a, T> {
 
 impl<'a, T: Real> PairWeights<'a, T> {
     fn new(attention: &'a [T], tokens: usize, entities: usize, pooling: Pooling) -> Self {
-        let scale = if pooling.mean { T::of(1.0 / pooling.heads as f64) } else { T::ONE };
-        let n = entities as u32;
+        let (scale, n) = (T::of(pooling.scale()), entities as u32);
         let pairs = (0..n).flat_map(|a| (a..n).map(move |b| (a, b))).collect();
         PairWeights { attention, tokens, heads: pooling.heads, scale, pairs }
     }
-    fn row(&self, entity: u32, head: usize) -> &'a [T] {
-        &self.attention[(entity as usize * self.heads + head) * self.tokens..][..self.tokens]
+    /// `[heads, tokens]`.
+    fn rows(&self, entity: u32) -> &'a [T] {
+        let size = self.heads * self.tokens;
+        &self.attention[entity as usize * size..][..size]
     }
     /// q of `pair` over the tokens `from..from + out.len()`.
     #[inline(always)]
     fn weights(&self, pair: usize, from: usize, out: &mut [T]) {
         let (a, b) = self.pairs[pair];
-        let n = out.len();
-        out.fill(T::ZERO);
-        for head in 0..self.heads {
-            let (x, y) = (&self.row(a, head)[from..from + n], &self.row(b, head)[from..from + n]);
-            out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (x, y))| *o += *x * *y);
-        }
-        out.iter_mut().for_each(|o| *o *= self.scale);
+        joint_attention(self.rows(a), self.rows(b), self.tokens, self.scale, from, out);
     }
     /// 1 / (sum q + eps) of every pair. The sum is of the values that the product takes, so that the weights of a
     /// context add up to 1.
@@ -229,8 +236,7 @@ fn attention_gradients<T: Real>(weights: &PairWeights<'_, T>, dq: &[T], da: &mut
             let pair = a * (2 * entities + 1 - a) / 2 + (b - a);
             let dq = &dq[pair * tokens..(pair + 1) * tokens];
             let twice = if e == other { T::of(2.0) } else { T::ONE };
-            for (head, da) in da.chunks_exact_mut(tokens).enumerate() {
-                let row = weights.row(other as u32, head);
+            for (da, row) in da.chunks_exact_mut(tokens).zip(weights.rows(other as u32).chunks_exact(tokens)) {
                 vectorize(
                     #[inline(always)]
                     || da.iter_mut().zip(dq.iter().zip(row)).for_each(|(da, (dq, x))| *da += twice * *dq * *x),

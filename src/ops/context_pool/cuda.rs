@@ -65,10 +65,6 @@ fn count(places: &Words) -> usize {
     places.len() / PLACE
 }
 
-fn scale(pooling: Pooling) -> f32 {
-    if pooling.mean { (1.0 / pooling.heads as f64) as f32 } else { 1.0 }
-}
-
 /// `AttentionGradient` of the kernels.
 fn attention_gradient_bytes(heads: usize) -> usize {
     let pairs = SIDE * SIDE;
@@ -91,7 +87,7 @@ pub fn forward(
     check(cuda, dim)?;
     let places = cuda.layout(documents, "context_pool.pair_tiles", pair_tiles)?;
     let kernel = cuda.kernel("context_pool_forward").input(a).input(h).words(&places).output(c).output(inverse);
-    let kernel = kernel.value(pooling.heads as i32).value(dim as i32).value(scale(pooling));
+    let kernel = kernel.value(pooling.heads as i32).value(dim as i32).value(pooling.scale() as f32);
     kernel.value(pooling.epsilon as f32).launch([count(&places), dim.div_ceil(COLUMNS), 1], THREADS, 0)
 }
 
@@ -109,7 +105,7 @@ pub fn backward(
     da: &mut Tensor,
     dh: &mut Tensor,
 ) -> Result<()> {
-    let (pairs, dim, heads, scale) = (c.rows(), h.dim(), pooling.heads, scale(pooling));
+    let (pairs, dim, heads, scale) = (c.rows(), h.dim(), pooling.heads, pooling.scale() as f32);
     check(cuda, dim)?;
     let shared = attention_gradient_bytes(heads);
     if shared > cuda.shared_bytes() {

@@ -7,7 +7,7 @@
 //! 1 / (sum q + eps) `[pairs]`. Backward recomputes q and, on the CPU, holds its gradient for one document at a time:
 //! `dq = (dc H^T - dc . c) / (sum q + eps)`, `dA_s += dq A_o`, `dH += a^T dc`.
 
-mod cpu;
+pub(super) mod cpu;
 mod cuda;
 
 use crate::dispatch;
@@ -24,6 +24,13 @@ pub struct Pooling {
     /// True: mean over heads (ATLOP); false: sum (KD-DocRE).
     pub mean: bool,
     pub epsilon: f64,
+}
+
+impl Pooling {
+    /// Of the sum over heads.
+    pub fn scale(&self) -> f64 {
+        if self.mean { 1.0 / self.heads as f64 } else { 1.0 }
+    }
 }
 
 /// Context of every unordered pair.
