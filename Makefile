@@ -10,10 +10,12 @@ demo:
 	$(CARGO) run --release -- demo
 
 # The comparison with the real MiniLM encoder needs 91 MB from PyPI; without them that test says SKIPPED.
+# The pages are opened in a Chromium: one that is installed, or 70 MB from npm; without it that test says SKIPPED.
 # GPU kernels need nvcc, 104 MB from PyPI; without it their tests say SKIPPED, or fail if DOCRE_REQUIRE_CUDA_TESTS=1.
 # Tests named on_the_gpu run in bf16 on the CPU, then on softgpu, as two GPUs: sm_80 and, with less shared memory, sm_89.
 test: softgpu
 	@dir=$$(scripts/minilm.sh) && DOCRE_MINILM_DIR=$$PWD/$$dir || echo "SKIPPED: parity with MiniLM"; \
+	DOCRE_CHROMIUM=$$(scripts/chromium.sh) || echo "SKIPPED: pages in a browser"; export DOCRE_CHROMIUM; \
 	if nvcc=$$(scripts/nvcc.sh); then NVCC=$$nvcc; export NVCC; \
 	elif [ "$$DOCRE_REQUIRE_CUDA_TESTS" = 1 ]; then echo "DOCRE_REQUIRE_CUDA_TESTS=1, but there is no nvcc"; exit 1; \
 	else echo "SKIPPED: tests of GPU kernels, since there is no nvcc"; fi; \

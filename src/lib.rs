@@ -12,6 +12,7 @@ pub mod layout;
 pub mod metrics;
 pub mod model;
 pub mod ops;
+pub mod page;
 pub mod rng;
 pub mod tape;
 pub mod tensor;

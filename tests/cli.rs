@@ -361,6 +361,12 @@ fn eval_counts_as_by_hand() {
     assert!(text.contains("80.00") && text.contains("Ign F1 66.67") && text.contains("P27"), "{text}");
     let baseline = room.run(&[&args[..], &["--baseline-train", &gold]].concat()).ok().out;
     assert!(baseline.contains("baseline"), "{baseline}");
+    room.run(&[&args[..], &["--report", "report.html"]].concat()).ok();
+    let page = fs::read_to_string(room.path("report.html")).unwrap();
+    for part in ["80.00", "66.67", "P27", "2 of 3 right", "</html>"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    room.run(&[&args[..], &["--report", "no/report.html"]].concat()).fails(6, "no/").in_one_line();
     let unlabelled = room.file("u", r#"[{"title":"A","sents":[["a"]],"vertexSet":[]}]"#);
     room.run(&["eval", "--gold", &unlabelled, "--pred", &pred]).fails(3, "no document has labels").in_one_line();
     room.run(&["eval", "--gold", &gold, "--pred", &pred, "--train-facts", &unlabelled]).fails(3, "no facts");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Layers from the ground up; a module may name its own layer and those below.
 const LAYERS: [&[&str]; 8] = [
-    &["error", "dtype", "layout", "rng", "text"],
+    &["error", "dtype", "layout", "rng", "text", "page"],
     &["device", "tensor"],
     &["ops/*/cpu", "ops/*/cuda"],
     &["ops/*", "ops", "tape"],

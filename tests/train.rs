@@ -86,11 +86,24 @@ fn bits(run: &Run) -> [Vec<u32>; 3] {
     [run.trainer.model.params.flat(), &o.m, &o.v].map(|t| t.slice::<f32>().iter().map(|x| x.to_bits()).collect())
 }
 
-/// The lines of train.jsonl, each update's last one: what a cut run did again stands twice.
-fn log(dir: &Path) -> BTreeMap<(u64, bool), Value> {
+/// The lines of train.jsonl without what no two runs have in common: how fast it was, in how much memory.
+fn lines(dir: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(dir.join("train.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.map(|v| ((v["update"].as_u64().unwrap(), v.get("dev_f1").is_some()), v)).collect()
+    let line = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        for key in ["documents_per_second", "memory_mib"] {
+            let figure = line.as_object_mut().unwrap().remove(key);
+            assert!(line.get("dev_f1").is_some() || figure.unwrap().as_f64().unwrap() > 0.0, "{key}: {line}");
+        }
+        line
+    };
+    text.lines().map(line).collect()
+}
+
+/// Each update's last line: what a cut run did again stands twice.
+fn log(dir: &Path) -> BTreeMap<(u64, bool), Value> {
+    let key = |v: &Value| (v["update"].as_u64().unwrap(), v.get("dev_f1").is_some());
+    lines(dir).into_iter().map(|v| (key(&v), v)).collect()
 }
 
 #[test]
@@ -231,8 +244,7 @@ fn updates_that_are_read_late_change_no_bit() {
         params.flat_mut().0.slice_mut::<f32>()[first + 26 * width..][..width].fill(f32::MAX);
         let mut watch = Silent::default();
         assert_eq!(run.train(&|| false, &mut watch).unwrap(), End::Finished);
-        let text = std::fs::read_to_string(lab.path(&out).join("train.jsonl")).unwrap();
-        (bits(&run), run.progress, watch.messages, text)
+        (bits(&run), run.progress, watch.messages, lines(&lab.path(&out)))
     };
     let want = train(1);
     assert_eq!((want.1.tried, want.1.updates, want.2.len()), (30, 24, 6));
@@ -376,6 +388,8 @@ fn the_command_reports_and_exits() {
     for file in ["config.json", "tokenizer.json", "relations.json", "model.safetensors"] {
         assert!(Path::new(out).join("best").join(file).is_file(), "best/{file}");
     }
+    let page = std::fs::read_to_string(Path::new(out).join("index.html")).unwrap();
+    assert!(page.contains("finished") && page.contains("<dd>3</dd>") && page.matches("<svg").count() == 6, "{page}");
 }
 
 /// Waits up to a minute; a test must end.

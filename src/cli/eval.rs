@@ -2,14 +2,15 @@
 
 use super::extract::{Screen, read_all, show_profile};
 use super::setup::{InputArgs, ModelArgs};
+use crate::checkpoint::write_atomic;
 use crate::data::{self, Document, Relations};
 use crate::error::{Error, Result};
 use crate::extract::{Outcome, Stream};
 use crate::metrics::baseline::{Baseline, type_pair_baseline};
-use crate::metrics::{Evaluator, Facts, Gold, Report};
+use crate::metrics::{Evaluator, Facts, Gold, Report, html};
 use serde::Serialize;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Score predictions, or a model, against gold documents
 ///
@@ -20,6 +21,7 @@ use std::path::PathBuf;
   docre eval --gold dev.json --pred result.json
   docre eval --gold dev.json -m runs/demo/best --train-facts train.json
   docre eval --gold documents.jsonl --pred relations.jsonl --json | jq .f1
+  docre eval --gold dev.json -m runs/demo/best --report report.html
 
 Exit codes: 0 ok, 2 usage, 3 bad document, 4 bad model, 5 device or memory, 6 a file cannot be read")]
 pub struct EvalArgs {
@@ -39,6 +41,9 @@ pub struct EvalArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: InputArgs,
+    /// Also write the figures as a page for a browser, in one file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Write one JSON object instead of text
     #[arg(long)]
     pub json: bool,
@@ -80,7 +85,11 @@ pub fn run(args: &EvalArgs) -> Result<u8> {
     };
     let baseline = baseline(args, evaluator.gold())?;
     let report = evaluator.report(facts.as_ref(), relations.as_ref());
-    print(args, &Figures { report, model, baseline }).map_err(|e| Error::io("output", e))?;
+    let figures = Figures { report, model, baseline };
+    if let Some(path) = &args.report {
+        write_page(args, path, &figures)?;
+    }
+    print(args, &figures).map_err(|e| Error::io("output", e))?;
     Ok(0)
 }
 
@@ -148,6 +157,25 @@ fn baseline(args: &EvalArgs, gold: &Gold) -> Result<Option<Baseline>> {
         train.add(document);
     })?;
     Ok(Some(type_pair_baseline(&train, gold)))
+}
+
+fn write_page(args: &EvalArgs, path: &Path, figures: &Figures) -> Result<()> {
+    let names = |files: &[PathBuf]| files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+    let mut about = vec![("Gold", names(&args.gold))];
+    if let Some(pred) = &args.pred {
+        about.push(("Predictions", pred.display().to_string()));
+    }
+    about.extend(figures.model.clone().map(|digest| ("Model", digest)));
+    if !args.train_facts.is_empty() {
+        about.push(("Training facts", names(&args.train_facts)));
+    }
+    if let Some(Baseline { always, cut, .. }) = figures.baseline {
+        about.push(("Baselines", format!("F1 {:.2} and {:.2}, by entity types alone", always.f1, cut.f1)));
+    }
+    let files = args.gold.iter().filter_map(|path| path.file_name());
+    let files: Vec<_> = files.map(|name| name.to_string_lossy()).collect();
+    let title = format!("Evaluation on {}", files.join(", "));
+    write_atomic(path, html(&figures.report, &title, &about).as_bytes())
 }
 
 fn print(args: &EvalArgs, figures: &Figures) -> std::io::Result<()> {

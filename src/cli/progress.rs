@@ -21,7 +21,7 @@ impl Progress {
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(length, target);
         let template = match length {
-            Some(_) => "{bar:30} {pos}/{len} {msg} {eta} left",
+            Some(_) => "{bar:20} {pos}/{len} {msg}",
             None => "{spinner} {pos} {msg}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {

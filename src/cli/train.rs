@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///
 /// The configuration is a TOML file with the sections [data], [model], [objective], [schedule] and
 /// [output]; any value can be set with -s section.key=value. The run directory holds checkpoints to go on
-/// from, train.jsonl, and best/, a model directory for `docre extract -m`. SIGINT and SIGTERM save a
-/// checkpoint and end the run.
+/// from, best/, a model directory for `docre extract -m`, index.html with the curves of the run (renewed at
+/// each evaluation), train.jsonl with the figures of each update, and event files for TensorBoard. SIGINT and
+/// SIGTERM save a checkpoint and end the run.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   docre train examples/train-demo.toml --out runs/demo
@@ -107,6 +108,15 @@ pub fn stop_signal() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// `1 h 05 min`, `5 min`, `40 s`.
+fn duration(seconds: f64) -> String {
+    match seconds.ceil() as u64 {
+        s @ ..60 => format!("{s} s"),
+        s @ ..3600 => format!("{} min", s.div_ceil(60)),
+        s => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+    }
+}
+
 pub struct Screen {
     progress: Progress,
     quiet: bool,
@@ -150,17 +160,18 @@ impl Watch for Screen {
             let left = seconds / updates.max(1) as f64 * total.saturating_sub(run.progress.tried) as f64;
             let evidence = report.evidence.map_or(String::new(), |loss| format!(" evidence {loss:.3}"));
             format!(
-                "epoch {} loss {smooth:.4}{evidence} norm {:.2} {:.2} documents/s, {:.0} min left",
+                "epoch {} loss {smooth:.4}{evidence} norm {:.2} {:.2} documents/s {:.0} MiB, {} left",
                 run.progress.epoch + 1,
                 report.norm,
                 documents / seconds,
-                left / 60.0
+                run.memory_mib(),
+                duration(left)
             )
         });
     }
     fn evaluated(&mut self, run: &Run, f1: f64, best: bool) {
         let mark = if best { " (best)" } else { "" };
-        self.progress.line(&format!("epoch {}: development F1 {f1:.2}{mark}", run.progress.epoch.max(1)));
+        self.progress.line(&format!("update {}: development F1 {f1:.2}{mark}", run.progress.tried));
     }
     fn message(&mut self, text: &str) {
         self.progress.line(text);

@@ -1,13 +1,16 @@
 //! The official evaluation of DocRED and Re-DocRED (spec §7), and baselines without a model.
 
 pub mod baseline;
+pub mod curves;
 mod facts;
 pub mod gold;
+mod html;
 mod names;
 mod report;
 
 pub use facts::Facts;
 pub use gold::Gold;
+pub use html::html;
 pub use report::{RelationScore, Report, Score};
 
 use crate::data::frames::{Frames, Shape};

@@ -1,5 +1,6 @@
 //! The figures of an evaluation, in percent, as JSON and as text.
 
+use super::curves::Curves;
 use crate::data::place::clip;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -77,12 +78,15 @@ pub struct Report {
     pub duplicates: usize,
     /// Gold documents with a title that stood before.
     pub repeated_titles: usize,
+    /// None without the scores of a model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub curves: Option<Curves>,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<12} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}", "", "P", "R", "F1", "correct", "predicted", "gold")?;
-        let rows = [
+impl Report {
+    /// The score of all facts and of parts of them, by name.
+    pub fn subsets(&self) -> [(&'static str, Score); 7] {
+        [
             ("all", self.all),
             ("intra", self.intra),
             ("inter", self.inter),
@@ -90,8 +94,29 @@ impl fmt::Display for Report {
             ("long tail", self.long_tail),
             ("infer", self.infer),
             ("infer pairs", self.infer_pairs),
+        ]
+    }
+
+    /// What a reader of the scores must know.
+    pub fn warnings(&self) -> Vec<String> {
+        let missing = self.unknown_relations.iter();
+        let missing =
+            missing.map(|(name, count)| format!("the model has no relation {name:?}: {count} gold triples missed"));
+        let counts = [
+            (self.unknown_titles, "predictions for documents that gold does not have (counted as wrong)"),
+            (self.unknown_entities, "predictions of entities that the document does not have (counted as wrong)"),
+            (self.duplicates, "predictions given more than once (counted once)"),
+            (self.repeated_titles, "gold documents with a title that stood before (joined)"),
         ];
-        for (name, score) in rows {
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        missing.chain(counts).collect()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<12} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}", "", "P", "R", "F1", "correct", "predicted", "gold")?;
+        for (name, score) in self.subsets() {
             write_row(f, name, &score, "")?;
         }
         if let (Some(f1), Some(precision), Some(known)) = (self.ign_f1, self.ign_precision, self.in_train) {
@@ -107,19 +132,7 @@ impl fmt::Display for Report {
             let name = clip(relation.name.as_deref().unwrap_or_default(), 40);
             write_row(f, &clip(&relation.r, 12), &relation.score, &name)?;
         }
-        for (name, count) in &self.unknown_relations {
-            writeln!(f, "warning: the model has no relation {name:?}: {count} gold triples missed")?;
-        }
-        let warnings = [
-            (self.unknown_titles, "predictions for documents that gold does not have (counted as wrong)"),
-            (self.unknown_entities, "predictions of entities that the document does not have (counted as wrong)"),
-            (self.duplicates, "predictions given more than once (counted once)"),
-            (self.repeated_titles, "gold documents with a title that stood before (joined)"),
-        ];
-        for (count, what) in warnings.into_iter().filter(|(count, _)| *count > 0) {
-            writeln!(f, "warning: {count} {what}")?;
-        }
-        Ok(())
+        self.warnings().iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
 }
 

@@ -1,8 +1,11 @@
 //! Training: data, epochs, evaluation, checkpoints.
 
 pub mod config;
+pub mod events;
 pub mod evidence;
 mod examples;
+pub mod history;
+pub mod log;
 pub mod logits;
 pub mod state;
 pub mod step;
@@ -20,8 +23,8 @@ use crate::extract::{Budget, Rule, predict_all};
 use crate::layout::Encoded;
 use crate::model::config::ModelConfig;
 use crate::rng::Stream;
+use log::Log;
 use state::{Companions, Progress};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -62,11 +65,14 @@ pub struct Run {
     dev: Vec<Example>,
     with: Companions,
     dir: PathBuf,
-    log: std::fs::File,
+    log: Log,
     started: Instant,
     started_at: u64,
-    /// Updates whose losses have not been read, each with the progress before it.
+    /// Updates whose losses have not been read, each with the progress before it; when the first of them began.
     pending: Vec<(step::Pending, Progress)>,
+    pending_since: Instant,
+    /// Documents a second in the updates read last.
+    speed: f64,
     /// Updates in a row whose gradient is not finite.
     bad_steps: usize,
     /// The next update is read before another starts.
@@ -99,9 +105,6 @@ impl Run {
         }
         let tokenizer_file = start.join("tokenizer.json");
         let tokenizer = std::fs::read(&tokenizer_file).map_err(|e| Error::io(&tokenizer_file, e))?;
-        let log_path = dir.join("train.jsonl");
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path);
-        let log = log.map_err(|e| Error::io(&log_path, e))?;
         crate::checkpoint::write_atomic(dir.join("config.resolved.toml"), config.resolved()?.as_bytes())?;
         Ok(Run {
             started_at: progress.tried,
@@ -112,9 +115,11 @@ impl Run {
             dev: dev.examples,
             with: Companions { tokenizer, relations },
             dir: dir.to_path_buf(),
-            log,
+            log: Log::open(dir)?,
             started: Instant::now(),
             pending: Vec::new(),
+            pending_since: Instant::now(),
+            speed: 0.0,
             bad_steps: 0,
             careful: false,
         })
@@ -132,9 +137,20 @@ impl Run {
         (self.started.elapsed().as_secs_f64(), self.progress.tried - self.started_at)
     }
 
+    /// The most that tensors have held so far.
+    pub fn memory_mib(&self) -> f64 {
+        self.trainer.model.params.device().ledger().peak() as f64 / f64::from(1 << 20)
+    }
+
     /// Trains to the end, or until `stop` says so between two updates.
     pub fn train(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
         watch.begin(self);
+        let end = self.train_epochs(stop, watch)?;
+        self.log.page(&self.config, self.trainer.total, Some(end))?;
+        Ok(end)
+    }
+
+    fn train_epochs(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
         while self.progress.epoch < self.config.schedule.epochs {
             let order = self.order(self.progress.epoch);
             while self.progress.used < order.len() {
@@ -160,6 +176,9 @@ impl Run {
     }
 
     fn start(&mut self, order: &[usize]) -> Result<()> {
+        if self.pending.is_empty() {
+            self.pending_since = Instant::now();
+        }
         let size = self.config.schedule.batch * self.config.schedule.accumulate;
         let end = (self.progress.used + size).min(order.len());
         let examples = self.train.read(&order[self.progress.used..end])?;
@@ -187,6 +206,7 @@ impl Run {
     fn settle(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let pending = std::mem::take(&mut self.pending);
         let count = pending.len();
+        self.measure_speed(&pending)?;
         for (i, (update, before)) in pending.into_iter().enumerate() {
             let report = self.trainer.read(&update)?;
             self.careful = report.bad.is_some();
@@ -200,15 +220,27 @@ impl Run {
         Ok(true)
     }
 
+    /// Over updates that are all done when they are read, which takes no longer than to read the last of them.
+    fn measure_speed(&mut self, pending: &[(step::Pending, Progress)]) -> Result<()> {
+        let Some((_, before)) = pending.first() else { return Ok(()) };
+        if let Device::Cuda(gpu) = self.trainer.model.params.device() {
+            gpu.synchronize()?;
+        }
+        let documents = self.progress.used - before.used;
+        self.speed = documents as f64 / self.pending_since.elapsed().as_secs_f64();
+        Ok(())
+    }
+
     fn report(&mut self, before: &Progress, report: &step::Report, watch: &mut dyn Watch) -> Result<()> {
         if let Some(name) = &report.bad {
             watch.message(&format!("update skipped: the gradient of {name} is not finite"));
         }
         let updates = before.updates + u64::from(report.bad.is_none());
-        self.log(serde_json::json!({
+        self.log.line(&serde_json::json!({
             "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss,
             "distillation": report.distillation, "evidence": report.evidence, "norm": report.norm,
             "rates": self.trainer.rates(updates), "skipped": report.bad,
+            "documents_per_second": self.speed, "memory_mib": self.memory_mib(),
         }))?;
         watch.update(self, report);
         self.bad_steps = if report.bad.is_some() { self.bad_steps + 1 } else { 0 };
@@ -241,8 +273,15 @@ impl Run {
         order
     }
 
-    /// Development F1; keeps the best weights. True: `patience` is over.
+    /// Evaluates and renews the page. True: `patience` is over.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        let waited_enough = self.evaluate_weights(watch)?;
+        self.log.page(&self.config, self.trainer.total, None)?;
+        Ok(waited_enough)
+    }
+
+    /// Development F1; keeps the best weights.
+    fn evaluate_weights(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         if self.dev.is_empty() {
             state::save_best(&self.dir, &self.trainer, &self.with)?;
             return Ok(false);
@@ -256,7 +295,8 @@ impl Run {
         } else {
             self.progress.waited += 1;
         }
-        self.log(serde_json::json!({"update": self.progress.tried, "epoch": self.progress.epoch, "dev_f1": f1}))?;
+        self.log
+            .line(&serde_json::json!({"update": self.progress.tried, "epoch": self.progress.epoch, "dev_f1": f1}))?;
         watch.evaluated(self, f1, best);
         let patience = self.config.schedule.patience;
         Ok(patience > 0 && self.progress.waited >= patience)
@@ -281,10 +321,6 @@ impl Run {
     fn save(&mut self) -> Result<()> {
         state::save_checkpoint(&self.dir, &self.trainer, &self.progress, &self.with, self.config.output.keep)?;
         Ok(())
-    }
-
-    fn log(&mut self, line: serde_json::Value) -> Result<()> {
-        writeln!(self.log, "{line}").map_err(|e| Error::io(self.dir.join("train.jsonl"), e))
     }
 }
 
