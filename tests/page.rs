@@ -157,7 +157,7 @@ fn smoothing_keeps_straight_lines_and_ends() {
 
 fn update(update: u64, loss: f64) -> Value {
     json!({"update": update, "epoch": 0, "loss": loss, "norm": 1.5, "rates": [1e-4, 2e-4, 3e-4], "skipped": null,
-        "documents_per_second": 3.25, "memory_mib": 611.0})
+        "documents_per_second": 3.25, "memory_mib": 611.0, "distillation": 0.25, "evidence": 0.125})
 }
 
 fn config() -> Config {
@@ -327,6 +327,8 @@ fn another_reader_finds_what_was_logged() {
         ("rate/head", 3e-4),
         ("speed/documents_per_second", 3.25),
         ("memory/mib", 611.0),
+        ("train/distillation", 0.25),
+        ("train/evidence", 0.125),
     ];
     assert_eq!(scalars(&events[2]), want.map(|(tag, value)| (tag.to_string(), value)));
     assert_eq!(scalars(&events[3]), [("dev/f1".to_string(), 58.72)]);

@@ -5,7 +5,7 @@ use crate::page::{Axis, Chart, Figure, Look, Mark, Page, Series};
 use serde_json::Value;
 
 /// A figure that is logged: where a line of train.jsonl has it, and its tag in TensorBoard.
-pub const FIGURES: [(&str, &str); 8] = [
+pub const FIGURES: [(&str, &str); 10] = [
     ("/loss", "train/loss"),
     ("/norm", "train/gradient_norm"),
     ("/dev_f1", "dev/f1"),
@@ -14,6 +14,8 @@ pub const FIGURES: [(&str, &str); 8] = [
     ("/rates/2", "rate/head"),
     ("/documents_per_second", "speed/documents_per_second"),
     ("/memory_mib", "memory/mib"),
+    ("/distillation", "train/distillation"),
+    ("/evidence", "train/evidence"),
 ];
 const LOSS: usize = 0;
 const NORM: usize = 1;
@@ -22,6 +24,8 @@ const F1: usize = 2;
 const RATES: usize = 3;
 const SPEED: usize = 6;
 const MEMORY: usize = 7;
+/// Only runs with a teacher or evidence have these.
+const OTHER_LOSSES: [(usize, &str); 2] = [(8, "Distillation loss"), (9, "Evidence loss")];
 
 /// The finite figures of a log line, by number.
 pub fn figures(line: &Value) -> impl Iterator<Item = (usize, f64)> {
@@ -150,7 +154,7 @@ impl History {
         figures
     }
 
-    fn charts(&self) -> [Chart; 6] {
+    fn charts(&self) -> Vec<Chart> {
         let of = |figure: usize| self.curves[figure].points();
         let curve = |figure: usize, name: &str, look, colour| vec![series(name, of(figure), look, colour)];
         let smoothed = |figure: usize, name: &str, colour| {
@@ -174,14 +178,17 @@ impl History {
         let log = |label| Axis { label, log: true, ..Axis::default() };
         let best = self.best.map(|(update, f1)| Mark { x: update as f64, y: f1, label: format!("{f1:.2}"), colour: 2 });
         let f1 = Chart { marks: best.into_iter().collect(), ..chart("Development F1", Axis::default(), Vec::new()) };
-        [
+        let mut charts = vec![
             chart("Loss", log("loss"), smoothed(LOSS, "loss", 0)),
             Chart { y: from_zero("percent"), series: curve(F1, "F1", Look::Dots, 2), ..f1 },
             chart("Gradient norm, before it is clipped", log("norm"), smoothed(NORM, "norm", 3)),
             chart("Learning rates", from_zero(""), rates.collect()),
             chart("Speed", from_zero("documents/s"), smoothed(SPEED, "documents/s", 1)),
             chart("Memory", from_zero("MiB"), curve(MEMORY, "tensors at their peak", Look::Line, 0)),
-        ]
+        ];
+        let others = OTHER_LOSSES.iter().filter(|(figure, _)| !of(*figure).is_empty());
+        charts.extend(others.map(|&(figure, title)| chart(title, log("loss"), smoothed(figure, "loss", 0))));
+        charts
     }
 }
 
