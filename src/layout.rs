@@ -91,7 +91,8 @@ pub struct Encoded {
 
 /// Gold relations of one document: a bit mask of `classes` bits a cell (subject-major, diagonal included).
 ///
-/// Bit 0 is the threshold class and is never set: a cell with no bit has no relation.
+/// A cell with no bit has no relation. Bit 0, the threshold class, is no gold class: it says that the cell is left out,
+/// whatever its other bits; a loss neither counts such a cell nor learns from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
     pub classes: usize,
@@ -115,6 +116,13 @@ impl Labels {
     }
     pub fn get(&self, cell: usize, class: usize) -> bool {
         self.bits[cell * self.words() + class / 64] >> (class % 64) & 1 == 1
+    }
+    /// The loss passes over this cell.
+    pub fn leave_out(&mut self, cell: usize) {
+        self.set(cell, 0);
+    }
+    pub fn is_left_out(&self, cell: usize) -> bool {
+        self.get(cell, 0)
     }
     /// Puts the cells of `other` behind these.
     pub fn append(&mut self, other: &Labels) {

@@ -46,6 +46,20 @@ fn labels_hold_any_number_of_classes() {
 }
 
 #[test]
+fn cells_are_left_out_whatever_their_classes() {
+    for classes in [1, 2, 64, 65, 130] {
+        let mut labels = Labels::new(4, classes);
+        (1..classes).for_each(|class| labels.set(1, class));
+        labels.set(2, classes - 1);
+        labels.leave_out(1);
+        labels.leave_out(3);
+        let left_out: Vec<bool> = (0..4).map(|cell| labels.is_left_out(cell)).collect();
+        // The only class of an inventory of one is the threshold: its bit is that of a cell that is left out.
+        assert_eq!(left_out, [false, true, classes == 1, true], "{classes}");
+    }
+}
+
+#[test]
 fn transposed_sources() {
     let sources = Sources {
         rows: Segments::from_lengths([2, 0, 3]),

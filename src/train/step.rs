@@ -19,6 +19,15 @@ pub struct Example {
     pub unknown_gold: usize,
 }
 
+impl Example {
+    /// Cells that the loss counts: all but those left out and, where the model has no diagonal, those on it.
+    fn cells(&self, off_diagonal: bool) -> usize {
+        let n = self.encoded.mentions.len();
+        let counts = |cell: &usize| !(self.labels.is_left_out(*cell) || off_diagonal && cell.is_multiple_of(n + 1));
+        (0..n * n).filter(counts).count()
+    }
+}
+
 /// The optimizer's state beside the weights.
 pub struct Optimizer {
     pub m: Tensor,
@@ -83,10 +92,8 @@ impl Trainer {
     /// the update before it, turns out to have changed nothing.
     pub fn start(&mut self, examples: &[&Example], after: Option<&Pending>) -> Result<Pending> {
         self.grads.clear()?;
-        let cells = |e: &&Example| e.encoded.mentions.len().pow(2);
-        let diagonal = |e: &&Example| e.encoded.mentions.len();
         let off_diagonal = self.model.head()?.architecture == crate::model::config::Architecture::Atlop;
-        let total: usize = examples.iter().map(|e| cells(e) - if off_diagonal { diagonal(e) } else { 0 }).sum();
+        let total = examples.iter().map(|e| e.cells(off_diagonal)).sum();
         let mut losses = Vec::new();
         for (i, part) in examples.chunks(self.schedule.batch).enumerate() {
             let pass = self.optimizer.updates * self.schedule.accumulate as u64 + i as u64;
