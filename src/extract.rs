@@ -17,6 +17,7 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use sha2::{Digest, Sha256};
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What counts as a relation.
@@ -119,8 +120,8 @@ fn digest_of(weights: &[f32]) -> String {
     hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Triples of each document of one batch. On a CPU its threads take small parts of it side by side: every core then has
-/// work of its own, and what an op needs stays in the caches.
+/// Triples of each document of one batch, between its candidate pairs. On a CPU its threads take small parts of it side by
+/// side: every core then has work of its own, and what an op needs stays in the caches.
 pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
     let parts = batches(documents, PART);
     match model.params.device() {
@@ -149,6 +150,9 @@ fn together(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec
         if cell.subject == cell.object {
             continue; // the diagonal's logits are zero: below a negative threshold they are no relations either
         }
+        if !documents[cell.document as usize].pairs.contains(cell.subject as usize, cell.object as usize) {
+            continue;
+        }
         triples[cell.document as usize].extend(found.into_iter().map(|(relation, margin)| Triple {
             head: cell.subject as usize,
             tail: cell.object as usize,
@@ -157,7 +161,18 @@ fn together(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec
             score: (1.0 / (1.0 + (-margin).exp())) as f32,
         }));
     }
+    documents.iter().zip(&mut triples).filter(|(d, _)| d.pairs.undirected).for_each(|(d, t)| join_directions(d, t));
     Ok(triples)
+}
+
+/// A relation that was found both ways is one, as sure as the surer of the two.
+fn join_directions(document: &Encoded, triples: &mut Vec<Triple>) {
+    triples.iter_mut().for_each(|t| (t.head, t.tail) = document.pairs.canonical(t.head, t.tail));
+    let surer = |a: &Triple, b: &Triple| b.margin.total_cmp(&a.margin);
+    let pair = |t: &Triple| (t.head, t.tail);
+    triples.sort_by(|a, b| pair(a).cmp(&pair(b)).then(surer(a, b)).then(a.relation.cmp(&b.relation)));
+    let mut seen = HashSet::new();
+    triples.retain(|t| seen.insert((t.head, t.tail, t.relation)));
 }
 
 /// A comparison with NaN is false: such a document would look as if it held no relation.

@@ -199,11 +199,14 @@ impl Relations {
 
     /// Gold relations as bits, `entities^2` cells of `len()` classes, and how many labels were skipped.
     ///
-    /// A label `Na` says that there is no relation: no bit. Errors: E-RELATION with the document and the
+    /// A label `Na` says that there is no relation: no bit. An undirected relation is set both ways, and cells that are
+    /// no candidate pair are left out. Errors: E-RELATION with the document and the
     /// place, unless `unknown` is `Skip`; E-LABEL; E-OOM where the cells do not fit into memory.
     pub fn encode(&self, document: &Document, unknown: Unknown) -> Result<(Labels, usize)> {
         let side = document.entities.len();
         let mut labels = self.empty_labels(side).map_err(|e| e.context(format!("{:?}", clip(&document.id, 60))))?;
+        let outside = |cell: &usize| !document.pairs.contains(cell / side, cell % side);
+        (0..side * side).filter(outside).for_each(|cell| labels.leave_out(cell));
         let mut skipped = 0;
         for (l, label) in document.gold().iter().enumerate() {
             let located = |e: Error| e.context(format!("{:?}", clip(&document.id, 60))).at(format!("$.labels[{l}]"));
@@ -212,7 +215,12 @@ impl Relations {
             }
             match self.id(&label.relation) {
                 Some(0) => {}
-                Some(class) => labels.set(label.head * side + label.tail, class),
+                Some(class) => {
+                    labels.set(label.head * side + label.tail, class);
+                    if document.pairs.undirected {
+                        labels.set(label.tail * side + label.head, class);
+                    }
+                }
                 None if unknown == Unknown::Skip => skipped += 1,
                 None => return Err(located(self.unknown(&label.relation))),
             }

@@ -138,7 +138,8 @@ impl Tokenizer {
         ids.push(self.specials.sep);
         index(ids.len())?;
         let of_entity = |mentions: &[super::Mention]| mentions.iter().map(|m| opened[m.tokens.start]).collect();
-        Ok(Encoded { mentions: document.entities.iter().map(|e| of_entity(&e.mentions)).collect(), ids })
+        let mentions = document.entities.iter().map(|e| of_entity(&e.mentions)).collect();
+        Ok(Encoded { ids, mentions, pairs: document.pairs.clone() })
     }
 
     fn append_pieces(&self, token: &str, ids: &mut Vec<u32>) -> Result<()> {

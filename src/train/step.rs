@@ -26,6 +26,14 @@ impl Example {
         let counts = |cell: &usize| !(self.labels.is_left_out(*cell) || off_diagonal && cell.is_multiple_of(n + 1));
         (0..n * n).filter(counts).count()
     }
+
+    /// Gold relations, those that the inventory does not have included; an undirected one once.
+    pub fn gold(&self) -> usize {
+        let n = self.encoded.mentions.len();
+        let once = |cell: &usize| !self.encoded.pairs.undirected || cell / n <= cell % n;
+        let known: usize = (0..n * n).filter(once).map(|cell| self.labels.relations(cell)).sum();
+        known + self.unknown_gold
+    }
 }
 
 /// The optimizer's state beside the weights.

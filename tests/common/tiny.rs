@@ -78,7 +78,7 @@ pub fn document(seed: u64, length: usize, mentions: &[&[u32]]) -> Encoded {
     let mut ids = vec![1];
     ids.extend((2..length).map(|_| (4 + stream.below(VOCABULARY - 4)) as u32));
     ids.push(2);
-    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect() }
+    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect(), ..Encoded::default() }
 }
 
 /// Some relations off the diagonal, a few cells with two.
