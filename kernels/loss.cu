@@ -9,7 +9,7 @@
 //
 // Reads the logits (and the teacher's) once, f32, and the labels, a bit a class; writes the gradient, divided by the
 // cells of the batch, once, as bf16. A cell whose loss is no finite number gets a gradient of NaN, so that the norm of
-// all gradients says whether a step may be taken.
+// all gradients says whether a step may be taken. A cell with bit 0 of its labels set is left out: no loss, gradient 0.
 // A block owns the cells of `rows_a_block` rows, a warp one of them. Rows of R values start anywhere, but eight rows
 // start at a sector: the block takes its rows through shared memory as one run of packs, and each warp turns its row
 // there into the gradient. A lane has classes l, l + 32, ... Sums over classes are f32 over a warp; sums over cells are
@@ -229,7 +229,16 @@ extern "C" __global__ void __launch_bounds__(MAX_ROWS * 32)
     }
     __syncthreads();
 
-    if (warp < present) {
+    const bool left_out = warp < present && gold[warp * words] & 1;
+    if (left_out) {
+#pragma unroll 1
+        for (int r = lane; r < classes; r += 32) {
+            l[warp * classes + r] = 0.0f;
+        }
+        if (lane < 2) {
+            terms[warp][lane] = 0.0f;
+        }
+    } else if (warp < present) {
         const Objective objective = {kind, setting, one};
         const Cell cell = {l + warp * classes, t + warp * classes, gold + warp * words, classes};
         Slopes slopes;

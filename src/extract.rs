@@ -18,6 +18,7 @@ use crate::tape::Tape;
 use crate::tensor::Tensor;
 use sha2::{Digest, Sha256};
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,7 +129,7 @@ pub fn digest_of(weights: &[f32]) -> String {
     hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Triples of each document of one batch.
+/// Triples of each document of one batch, between its candidate pairs.
 pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
     side_by_side(model, documents, |part| together(model, part, rule))
 }
@@ -165,8 +166,12 @@ fn together(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec
     let _span = profile.span("predict");
     refuse_non_finite(&logits)?;
     let found = batch.cells.iter().zip(predict_above(&logits, rule.max_labels, rule.threshold)?);
-    // The diagonal's logits are zero: below a negative threshold they are no relations either.
-    let related = found.filter(|(cell, found)| cell.subject != cell.object && !found.is_empty());
+    let asked = |cell: &Cell| {
+        let (head, tail) = (cell.subject as usize, cell.object as usize);
+        // The diagonal's logits are zero: below a negative threshold they are no relations either.
+        head != tail && documents[cell.document as usize].pairs.contains(head, tail)
+    };
+    let related = found.filter(|(cell, found)| !found.is_empty() && asked(cell));
     let (cells, found): (Vec<Cell>, Vec<_>) = related.unzip();
     let named = rule.evidence.zip(a).map(|(least, a)| evidence_of(model, &batch, &a, cells.clone(), least));
     let named = named.transpose()?;
@@ -182,6 +187,7 @@ fn together(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec
             evidence: evidence.cloned(),
         }));
     }
+    documents.iter().zip(&mut triples).filter(|(d, _)| d.pairs.undirected).for_each(|(d, t)| join_directions(d, t));
     Ok(triples)
 }
 
@@ -191,6 +197,16 @@ fn evidence_of(model: &Model, batch: &Batch, a: &Tensor, cells: Vec<Cell>, least
     let p = evidence(a, &pairs, model.pooling()?)?.to_f64()?;
     let above = |row: Range<usize>| (0..).zip(&p[row]).filter(|(_, p)| **p > least).map(|(s, _)| s).collect();
     Ok(pairs.rows.iter().map(above).collect())
+}
+
+/// A relation that was found both ways is one, as sure as the surer of the two.
+fn join_directions(document: &Encoded, triples: &mut Vec<Triple>) {
+    triples.iter_mut().for_each(|t| (t.head, t.tail) = document.pairs.canonical(t.head, t.tail));
+    let surer = |a: &Triple, b: &Triple| b.margin.total_cmp(&a.margin);
+    let pair = |t: &Triple| (t.head, t.tail);
+    triples.sort_by(|a, b| pair(a).cmp(&pair(b)).then(surer(a, b)).then(a.relation.cmp(&b.relation)));
+    let mut seen = HashSet::new();
+    triples.retain(|t| seen.insert((t.head, t.tail, t.relation)));
 }
 
 /// A comparison with NaN is false: such a document would look as if it held no relation.

@@ -91,11 +91,59 @@ pub struct Encoded {
     /// Runs of `ids`, one a sentence. A `*` belongs to the sentence of the token that it stands beside (a mention
     /// across sentences has its two in different ones), the special tokens at both ends to none.
     pub sentences: Vec<Range<u32>>,
+    pub pairs: Pairs,
+}
+
+/// Which pairs of entities of a document may have relations, and whether these have a direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// A relation of (h, t) is one of (t, h): a model learns both, and what it finds both ways counts once.
+    pub undirected: bool,
+    /// Ascending; None: every pair.
+    candidates: Option<Vec<(u32, u32)>>,
+}
+
+impl Pairs {
+    pub fn undirected() -> Self {
+        Pairs { undirected: true, candidates: None }
+    }
+    /// Only these (head, tail), in any order, some perhaps twice; undirected: also the other way round.
+    pub fn only(mut candidates: Vec<(u32, u32)>, undirected: bool) -> Self {
+        if undirected {
+            candidates.extend_from_within(..);
+            let half = candidates.len() / 2;
+            candidates[half..].iter_mut().for_each(|(h, t)| std::mem::swap(h, t));
+        }
+        candidates.sort_unstable();
+        candidates.dedup();
+        Pairs { undirected, candidates: Some(candidates) }
+    }
+    /// None: every pair is one.
+    pub fn candidates(&self) -> Option<&[(u32, u32)]> {
+        self.candidates.as_deref()
+    }
+    pub fn contains(&self, head: usize, tail: usize) -> bool {
+        let known = |list: &Vec<_>| list.binary_search(&(head as u32, tail as u32)).is_ok();
+        self.candidates.as_ref().is_none_or(known)
+    }
+    /// The pair as predictions and gold relations are counted: an undirected one begins with the lower index.
+    pub fn canonical<T: Ord>(&self, head: T, tail: T) -> (T, T) {
+        if self.undirected && tail < head { (tail, head) } else { (head, tail) }
+    }
+    /// Pairs of two of `entities` that are asked about; of an undirected one both directions are one.
+    pub fn count(&self, entities: usize) -> usize {
+        let ordered = match &self.candidates {
+            Some(list) => list.iter().filter(|(h, t)| h != t).count(),
+            None => entities * entities.saturating_sub(1),
+        };
+        if self.undirected { ordered / 2 } else { ordered }
+    }
 }
 
 /// Gold relations of one document: a bit mask of `classes` bits a cell (subject-major, diagonal included).
 ///
-/// Bit 0 is the threshold class and is never set: a cell with no bit has no relation.
+/// A cell with no bit has no relation. Bit 0, the threshold class, is no gold class: it says that the cell is left out,
+/// whatever its other bits; a loss neither counts such a cell nor learns from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
     pub classes: usize,
@@ -121,6 +169,18 @@ impl Labels {
     }
     pub fn get(&self, cell: usize, class: usize) -> bool {
         self.bits[cell * self.words() + class / 64] >> (class % 64) & 1 == 1
+    }
+    /// The loss passes over this cell.
+    pub fn leave_out(&mut self, cell: usize) {
+        self.set(cell, 0);
+    }
+    pub fn is_left_out(&self, cell: usize) -> bool {
+        self.get(cell, 0)
+    }
+    /// Gold relations of a cell.
+    pub fn relations(&self, cell: usize) -> usize {
+        let ones: u32 = self.bits[cell * self.words()..][..self.words()].iter().map(|w| w.count_ones()).sum();
+        ones as usize - usize::from(self.is_left_out(cell))
     }
     /// Puts the cells of `other` behind these.
     pub fn append(&mut self, other: &Labels) {

@@ -41,7 +41,7 @@ fn oddities_are_counted_and_are_no_faults() {
     assert_eq!((code, &found["faults"]), (0, &0.into()));
     let found = &found["files"][0];
     assert_eq!((&found["documents"], &found["unlabelled"], &found["format"]), (&2.into(), &1.into(), &"docred".into()));
-    let totals = serde_json::json!({"tokens":3,"sentences":2,"entities":3,"mentions":3,"labels":4});
+    let totals = serde_json::json!({"tokens":3,"sentences":2,"entities":3,"mentions":3,"labels":4,"pairs":6});
     assert_eq!((&found["totals"], &found["largest"]), (&totals, &totals));
     assert_eq!(found["most_relations_on_a_pair"], 2);
     assert_eq!(found["relations"], serde_json::json!({"P1":2,"P2":1}));
@@ -49,7 +49,8 @@ fn oddities_are_counted_and_are_no_faults() {
         "documents_with_overlapping_mentions":1, "mentions_named_unlike_their_tokens":1,
         "mentions_typed_unlike_their_entity":1, "entities_without_mention":1,
         "entities_with_two_mentions_at_one_start":1, "labels_without_evidence":3,
-        "labels_of_an_entity_with_itself":1, "labels_given_twice":1, "documents_without_entities":1
+        "labels_of_an_entity_with_itself":1, "labels_given_twice":1, "documents_without_entities":1,
+        "documents_with_candidate_pairs":0, "documents_with_undirected_relations":0
     });
     assert_eq!(found["notes"], notes);
 }

@@ -13,6 +13,8 @@ use std::process::Stdio;
 use tempfile::TempDir;
 
 const TWO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/two.jsonl");
+const BIORED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/biored.PubTator");
+const CDR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/cdr.data");
 /// Random weights are unsure: at this margin every pair has relations.
 const LOW: &str = "--threshold=-100";
 
@@ -377,21 +379,52 @@ fn eval_counts_as_by_hand() {
 fn eval_of_a_model_is_eval_of_its_output() {
     let room = Room::with_model();
     let threshold = "--threshold=-0.5";
-    let figures = |args: &[&str]| {
-        let out = room.run(&[&["eval", "--gold", TWO, "--json", "-q"], args].concat()).ok().out;
+    let figures = |gold: &str, args: &[&str]| {
+        let out = room.run(&[&["eval", "--gold", gold, "--json", "-q"], args].concat()).ok().out;
         let mut report: Value = serde_json::from_str(&out).unwrap();
-        // Only the model knows the relations' names.
-        report.as_object_mut().unwrap().remove("model");
+        // Only the model knows the relations' names, and which there are.
+        let own = ["model", "unknown_relations"];
+        own.iter().for_each(|key| drop(report.as_object_mut().unwrap().remove(*key)));
         report["relations"].as_array_mut().unwrap().iter_mut().for_each(|r| {
             r.as_object_mut().unwrap().remove("name");
         });
         report
     };
-    let of_model = figures(&["-m", "model", threshold]);
-    assert!(of_model["predicted"].as_u64().unwrap() > 0, "{of_model}");
-    for (to, file) in [("jsonl", "p.jsonl"), ("docred", "p.json")] {
-        room.run(&["extract", "-m", "model", threshold, TWO, "--to", to, "-o", file]).ok();
-        assert_eq!(figures(&["--pred", file]), of_model, "{to}");
+    for gold in [TWO, BIORED, CDR] {
+        let of_model = figures(gold, &["-m", "model", threshold]);
+        assert!(of_model["predicted"].as_u64().unwrap() > 0, "{gold}: {of_model}");
+        assert_eq!(of_model["duplicates"], 0, "{gold}");
+        for (to, file) in [("jsonl", "p.jsonl"), ("docred", "p.json")] {
+            room.run(&["extract", "-m", "model", threshold, gold, "--to", to, "-o", file]).ok();
+            assert_eq!(figures(gold, &["--pred", file]), of_model, "{gold} {to}");
+        }
+    }
+}
+
+#[test]
+fn concepts_and_candidate_pairs_are_extracted() {
+    let room = Room::with_model();
+    let pairs = |line: &Value| -> std::collections::BTreeSet<(String, String)> {
+        let id = |r: &Value, key: &str| r[key].as_str().unwrap().to_string();
+        line["relations"].as_array().unwrap().iter().map(|r| (id(r, "h"), id(r, "t"))).collect()
+    };
+    let found = room.extract(&[BIORED]).ok().lines();
+    assert_eq!((&found[0]["id"], pairs(&found[0]).len()), (&"7468724".into(), 10), "each of 5 concepts with each");
+    assert!(pairs(&found[0]).contains(&("D002318".into(), "D000305".into())), "the one mentioned first is the head");
+    let found = room.extract(&[CDR]).ok().lines();
+    let want = [("D001241", "D004417|D009"), ("D001241", "D006471")].map(|(h, t)| (h.to_string(), t.to_string()));
+    assert_eq!(pairs(&found[0]).into_iter().collect::<Vec<_>>(), want);
+    assert_eq!((found.len(), pairs(&found[1]).len()), (2, 0));
+    let table = room.extract(&[BIORED, "--from", "pubtator", "--to", "tsv"]).ok().out;
+    assert!(
+        table.lines().any(|line| line.starts_with("20143913\t411\t") && line.contains("\tarylsulfatase B\t")),
+        "{table}"
+    );
+    room.extract(&[BIORED, "--from", "eog"]).fails(3, "E-LINE").in_one_line();
+    let checked = room.run(&["check", BIORED, CDR]).ok().out;
+    for says in ["(pubtator): 2 documents", "(eog): 2 documents", "left out: 1 pairs marked not_include", "undirected"]
+    {
+        assert!(checked.contains(says), "{checked}");
     }
 }
 

@@ -6,6 +6,7 @@ use common::lab::{documents, write_encoder};
 use docre::data::Relations;
 use docre::device::Device;
 use docre::distill::{Config, Pipeline, Stage};
+use docre::layout::Labels;
 use docre::train::config::DistillationSection;
 use docre::train::logits::{self, Form, Identity, Logits};
 use docre::train::step::Report;
@@ -352,7 +353,7 @@ fn self_labels_are_the_predictions() {
         let encoded = tokenizer.encode(&corpus.document(i).unwrap()).unwrap();
         let logits = stored.logits(&[i], &[&encoded]).unwrap();
         assert_eq!(logits, live.logits(&[i], &[&encoded]).unwrap());
-        let labels = stored.predicted(&logits[0], 4, relations.len(), 4);
+        let labels = stored.predicted(&logits[0], 4, &Labels::new(16, relations.len()), 4);
         let predicted = docre::extract::predict(&teacher.model, &[&encoded], rule).unwrap();
         found += predicted[0].len();
         let bits: usize = labels.bits.iter().map(|word| word.count_ones() as usize).sum();
@@ -410,7 +411,7 @@ fn memory_does_not_grow_with_the_documents() {
         );
         [logits, student]
     });
-    // 32 bytes a document, and what the allocator makes of it.
+    // 48 bytes a document, and what the allocator makes of it.
     let more = peaks[1].iter().zip(&peaks[0]).map(|(more, less)| more - less);
     assert!(peaks[1].iter().all(|mib| *mib < 1500.0) && more.into_iter().all(|mib| mib < 24.0), "{peaks:?}");
 }

@@ -75,7 +75,7 @@ fn document(file: &TensorFile, d: usize) -> Encoded {
             mentions[row[0] as usize].push(row[1] as u32 + 1);
         }
     }
-    Encoded { ids: ids.into_iter().map(|i| i as u32).collect(), mentions, sentences: Vec::new() }
+    Encoded { ids: ids.into_iter().map(|i| i as u32).collect(), mentions, ..Encoded::default() }
 }
 
 fn model<T: Real>(name: &str, pad: usize) -> Model {

@@ -1,6 +1,6 @@
 //! Packed layouts: every pair has one row, in order; labels; the transposed index.
 
-use docre::layout::{Grid, Labels, Segments, Sources, Tables};
+use docre::layout::{Grid, Labels, Pairs, Segments, Sources, Tables};
 
 #[test]
 fn pairs_are_numbered_by_a_then_b() {
@@ -44,6 +44,38 @@ fn labels_hold_any_number_of_classes() {
         both.append(&labels);
         assert!(both.cells() == 6 && both.get(4, classes - 1) && both.evidence == [(1, 7), (4, 7)]);
     }
+}
+
+#[test]
+fn cells_are_left_out_whatever_their_classes() {
+    for classes in [1, 2, 64, 65, 130] {
+        let mut labels = Labels::new(4, classes);
+        (1..classes).for_each(|class| labels.set(1, class));
+        labels.set(2, classes - 1);
+        labels.leave_out(1);
+        labels.leave_out(3);
+        let left_out: Vec<bool> = (0..4).map(|cell| labels.is_left_out(cell)).collect();
+        // The only class of an inventory of one is the threshold: its bit is that of a cell that is left out.
+        assert_eq!(left_out, [false, true, classes == 1, true], "{classes}");
+        let relations: Vec<usize> = (0..4).map(|cell| labels.relations(cell)).collect();
+        assert_eq!(relations, [0, classes - 1, usize::from(classes > 1), 0], "{classes}");
+    }
+}
+
+#[test]
+fn pairs_are_all_or_some_with_a_direction_or_without() {
+    let all = Pairs::default();
+    assert!(all.contains(3, 1) && all.canonical(3, 1) == (3, 1) && all.candidates().is_none());
+    assert_eq!((all.count(0), all.count(1), all.count(4)), (0, 0, 12));
+    let undirected = Pairs::undirected();
+    assert!(undirected.contains(3, 1) && undirected.canonical(3, 1) == (1, 3) && undirected.count(4) == 6);
+    let some = Pairs::only(vec![(2, 0), (1, 1), (0, 1), (2, 0)], false);
+    assert_eq!(some.candidates(), Some([(0, 1), (1, 1), (2, 0)].as_slice()));
+    assert!(some.contains(2, 0) && !some.contains(0, 2) && some.count(9) == 2);
+    let both = Pairs::only(vec![(2, 0), (0, 2), (0, 1)], true);
+    assert_eq!(both.candidates(), Some([(0, 1), (0, 2), (1, 0), (2, 0)].as_slice()));
+    assert!(both.contains(0, 2) && both.count(9) == 2 && both.canonical(2, 0) == (0, 2));
+    assert!(!Pairs::only(Vec::new(), false).contains(0, 1), "no candidate is not every pair");
 }
 
 #[test]

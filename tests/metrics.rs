@@ -28,7 +28,7 @@ fn document(title: &str, entities: &[&[(usize, &str)]], labels: &[(usize, usize,
         sentences: Segments::from_lengths([10; 4]),
         entities: entities.iter().enumerate().map(entity).collect(),
         labels: Some(labels.iter().map(label).collect()),
-        text: None,
+        ..Document::default()
     }
 }
 

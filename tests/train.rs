@@ -437,3 +437,33 @@ fn a_signal_saves_and_the_run_goes_on() {
     let lines: Vec<u64> = log(&lab.path("run")).into_keys().map(|(update, _)| update).filter(|&u| u > 0).collect();
     assert_eq!(lines[lines.len() - 1], second, "the checkpoint is that of the last update");
 }
+
+/// Negatives left out are drawn by update: a run that was cut draws the same.
+#[test]
+fn sampled_negatives_are_the_same_after_a_cut() {
+    let lab = Lab::new();
+    let train = |out: &str, cut: bool, part: &str| {
+        let sampled = format!("objective.negatives={part}");
+        if cut {
+            train_for(&mut lab.open(out, false, &[&sampled]).unwrap(), 3);
+        }
+        let mut run = lab.open(out, cut, &[&sampled]).unwrap();
+        assert_eq!(run.train(&|| false, &mut Silent::default()).unwrap(), End::Finished);
+        bits(&run)
+    };
+    let half = train("half", false, "0.5");
+    assert!(half == train("cut", true, "0.5") && half != train("all", false, "1.0"));
+    let mut example = Example {
+        encoded: tiny::document(1, 9, &[&[1], &[4], &[5]]),
+        labels: tiny::labels(3, 3, 4),
+        unknown_gold: 0,
+        teacher: Vec::new(),
+    };
+    let gold: Vec<usize> = (0..9).map(|cell| example.labels.relations(cell)).collect();
+    example.keep_negatives(0.0, &mut Stream::new(1, 1));
+    for (cell, &relations) in gold.iter().enumerate() {
+        assert_eq!((example.labels.relations(cell), example.labels.is_left_out(cell)), (relations, relations == 0));
+    }
+    let wrong = Config::parse(&lab.text(), &["objective.negatives=1.5".into()]);
+    assert_eq!(wrong.unwrap_err().exit_code(), 2);
+}

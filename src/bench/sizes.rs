@@ -150,7 +150,7 @@ pub fn examples(count: usize) -> Vec<Example> {
     let ids = |d: usize| (0..TOKENS).map(|i| (1000 + (i * 97 + d * 31) % (VOCABULARY - 1000)) as u32).collect();
     let labels = labels(ENTITIES * ENTITIES);
     let example = |d| Example {
-        encoded: Encoded { ids: ids(d), mentions: mentions.clone(), sentences: Vec::new() },
+        encoded: Encoded { ids: ids(d), mentions: mentions.clone(), ..Encoded::default() },
         labels: labels.clone(),
         unknown_gold: 0,
         teacher: Vec::new(),

@@ -14,11 +14,12 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   docre check dev.json
   docre check --train train.json --dev dev.json --relations rel2id.json
+  docre check --train Train.PubTator --dev Dev.PubTator
   docre check --json documents.jsonl | jq .files[0].documents
 
 Exit codes: 0 no fault, 3 faults found, 6 a file cannot be read")]
 pub struct CheckArgs {
-    /// Files of documents, DocRED or JSONL; `-` reads standard input
+    /// Files of documents in any format that docre reads; `-` reads standard input
     #[arg(required_unless_present_any = ["train", "dev"], value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// A training file: no document of it may stand in --dev
@@ -30,10 +31,10 @@ pub struct CheckArgs {
     /// rel2id.json or relations.json: a label with another relation is a fault
     #[arg(long, value_name = "FILE")]
     pub relations: Option<PathBuf>,
-    /// Format of the files; without it, by their first byte
+    /// Format of the files; without it, by how they begin
     #[arg(long, value_enum)]
     pub from: Option<Format>,
-    /// What the offsets of JSONL count
+    /// What the offsets of JSONL and PubTator count
     #[arg(long, value_enum, default_value_t)]
     pub offset_unit: Unit,
     /// Faults to print of each file; all are counted
@@ -67,6 +68,8 @@ struct FileFindings {
     relations: BTreeMap<String, usize>,
     types: BTreeMap<String, usize>,
     notes: Notes,
+    /// What the reader passed over, by reason.
+    left_out: BTreeMap<&'static str, usize>,
     fault_count: usize,
     /// The first faults, at most `--max-faults`.
     faults: Vec<Fault>,
@@ -79,6 +82,8 @@ struct Sizes {
     entities: usize,
     mentions: usize,
     labels: usize,
+    /// Pairs of entities that are asked about: ordered ones unless relations are undirected, candidates where there are.
+    pairs: usize,
 }
 
 /// Legal, but worth knowing: counts.
@@ -93,6 +98,8 @@ struct Notes {
     labels_of_an_entity_with_itself: usize,
     labels_given_twice: usize,
     documents_without_entities: usize,
+    documents_with_candidate_pairs: usize,
+    documents_with_undirected_relations: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -132,10 +139,7 @@ pub fn run_to(args: &CheckArgs, out: &mut impl Write) -> Result<u8> {
         let options = Options { from: args.from, unit: args.offset_unit };
         let mut documents = data::open(path, options)?;
         let mut file = FileFindings { file: path.display().to_string(), ..FileFindings::default() };
-        file.format = match documents.format() {
-            Format::Docred => "docred",
-            Format::Jsonl => "jsonl",
-        };
+        file.format = documents.format().name();
         while let Some(document) = documents.next() {
             let index = documents.latest().position.index;
             match document {
@@ -217,9 +221,13 @@ impl FileFindings {
             entities: document.entities.len(),
             mentions: document.entities.iter().map(|e| e.mentions.len()).sum(),
             labels: document.gold().len(),
+            pairs: document.pairs.count(document.entities.len()),
         };
         self.totals.each(&sizes, |sum, n| *sum += n);
         self.largest.each(&sizes, |most, n| *most = n.max(*most));
+        document.left_out.iter().for_each(|(&why, n)| *self.left_out.entry(why).or_default() += n);
+        self.notes.documents_with_candidate_pairs += usize::from(document.pairs.candidates().is_some());
+        self.notes.documents_with_undirected_relations += usize::from(document.pairs.undirected);
         self.take_entities(document);
         self.take_labels(document);
     }
@@ -253,7 +261,7 @@ impl FileFindings {
         for label in document.gold() {
             self.notes.labels_without_evidence += usize::from(label.evidence.is_empty());
             self.notes.labels_of_an_entity_with_itself += usize::from(label.head == label.tail);
-            let on_pair = pairs.entry((label.head, label.tail)).or_default();
+            let on_pair = pairs.entry(document.pairs.canonical(label.head, label.tail)).or_default();
             if on_pair.contains(&label.relation.as_str()) {
                 self.notes.labels_given_twice += 1;
                 continue;
@@ -281,6 +289,7 @@ impl Sizes {
         join(&mut self.entities, other.entities);
         join(&mut self.mentions, other.mentions);
         join(&mut self.labels, other.labels);
+        join(&mut self.pairs, other.pairs);
     }
 }
 
@@ -309,6 +318,7 @@ fn print_file(file: &FileFindings, out: &mut impl Write) -> std::io::Result<()> 
         ("entities", all.entities, most.entities),
         ("mentions", all.mentions, most.mentions),
         ("labels", all.labels, most.labels),
+        ("pairs", all.pairs, most.pairs),
     ];
     for (name, sum, most) in rows {
         let mean = sum as f64 / file.documents.max(1) as f64;
@@ -328,9 +338,17 @@ fn print_file(file: &FileFindings, out: &mut impl Write) -> std::io::Result<()> 
         (notes.labels_of_an_entity_with_itself, "labels of an entity with itself (cannot be predicted)"),
         (notes.labels_given_twice, "labels given twice (count once)"),
         (notes.documents_without_entities, "documents without entities"),
+        (notes.documents_with_candidate_pairs, "documents name their candidate pairs (others are not predicted)"),
+        (
+            notes.documents_with_undirected_relations,
+            "documents with undirected relations (both directions are one pair)",
+        ),
     ];
     for (count, what) in notes.into_iter().filter(|(count, _)| *count > 0) {
         writeln!(out, "  note: {count} {what}")?;
+    }
+    for (why, count) in &file.left_out {
+        writeln!(out, "  left out: {count} {why}")?;
     }
     for fault in &file.faults {
         writeln!(out, "  fault[{}] {}", fault.code, fault.msg)?;

@@ -15,11 +15,13 @@ use std::path::{Path, PathBuf};
 /// Score predictions, or a model, against gold documents
 ///
 /// F1 as the official evaluation of DocRED and Re-DocRED counts it, Ign F1 where a training set is given,
-/// and more. All figures are percent.
+/// and more. All figures are percent. Undirected relations (PubTator) are pairs of concept ids with a type,
+/// whichever of the two a prediction calls head.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   docre eval --gold dev.json --pred result.json
   docre eval --gold dev.json -m runs/demo/best --train-facts train.json
+  docre eval --gold Test.PubTator -m runs/biored/best
   docre eval --gold documents.jsonl --pred relations.jsonl --json | jq .f1
   docre eval --gold dev.json -m runs/demo/best --report report.html
 

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 /// Extract relations from documents
 ///
-/// Reads documents whose entities are marked, DocRED JSON or one docre.v1 document a line, and writes the
-/// relations of each, in the order of the input. Memory stays constant, whatever the length of the stream;
+/// Reads documents whose entities are marked (DocRED JSON, one docre.v1 document a line, PubTator, or CDR and GDA with
+/// candidate pairs) and writes the relations of each, in the order of the input. Memory stays constant, whatever the length of the stream;
 /// the output does not depend on batches or threads.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -22,6 +22,7 @@ use std::time::Instant;
   cat documents.jsonl | docre extract - | jq -c .relations[]
   docre extract dev.json --to docred -o result.json
   docre extract documents.jsonl --to table --relations P17,'place of birth'
+  docre extract abstracts.PubTator -m runs/biored/best --to tsv      entities are concept ids
   docre extract big.jsonl -m runs/demo/best --on-error record -o relations.jsonl
   docre extract dev.json --to docred --evidence -o result.json
 

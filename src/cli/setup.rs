@@ -70,10 +70,10 @@ pub struct ModelArgs {
 /// How to read the files of documents.
 #[derive(clap::Args, Debug)]
 pub struct InputArgs {
-    /// Format of the documents; auto: by their first byte
+    /// Format of the documents; auto: by how they begin
     #[arg(long, value_enum, default_value = "auto")]
     pub from: From,
-    /// What the offsets of JSONL count
+    /// What the offsets of JSONL and PubTator count
     #[arg(long, value_enum, default_value_t)]
     pub offset_unit: Unit,
 }
@@ -83,6 +83,10 @@ pub enum From {
     Auto,
     Docred,
     Jsonl,
+    /// BioRED, CDR.
+    Pubtator,
+    /// Candidate pairs in columns: CDR and GDA as the edge-oriented graph has them.
+    Eog,
 }
 
 impl InputArgs {
@@ -91,6 +95,8 @@ impl InputArgs {
             From::Auto => None,
             From::Docred => Some(Format::Docred),
             From::Jsonl => Some(Format::Jsonl),
+            From::Pubtator => Some(Format::Pubtator),
+            From::Eog => Some(Format::Eog),
         };
         Options { from, unit: self.offset_unit }
     }

@@ -1,13 +1,14 @@
 //! Documents that stay on disk: one is read when it is asked for, in any order.
 
-use super::{Document, Format, Options, Unit, open, parse};
+use super::frames::Position;
+use super::{Document, Format, Options, Unit, open};
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Documents of some files, in their order. Holds 32 bytes a document, whatever its length.
+/// Documents of some files, in their order. Holds 48 bytes a document, whatever its length.
 pub struct Corpus {
     files: Vec<Source>,
     places: Vec<Place>,
@@ -22,14 +23,12 @@ struct Source {
 
 /// Where a document lies.
 struct Place {
-    offset: u64,
+    position: Position,
     /// The first bytes of its hash: a file may change while it is in use.
     hash: u64,
     length: u32,
     entities: u32,
     source: u32,
-    /// Its number in its file.
-    index: u32,
 }
 
 fn hash_of(bytes: &[u8]) -> u64 {
@@ -54,8 +53,7 @@ impl Corpus {
                 let document = document?;
                 check(&document).map_err(|e| e.context(path.display()))?;
                 let (position, length) = (documents.latest().position, documents.latest().length as u32);
-                let (entities, index) = (document.entities.len() as u32, position.index as u32);
-                let mut place = Place { offset: position.offset, hash: 0, length, entities, source, index };
+                let mut place = Place { position, hash: 0, length, entities: document.entities.len() as u32, source };
                 place.hash = hash_of(&corpus.bytes(&place)?);
                 all.update(place.hash.to_le_bytes());
                 corpus.places.push(place);
@@ -90,15 +88,15 @@ impl Corpus {
         let bytes = self.bytes(place)?;
         if hash_of(&bytes) != place.hash {
             let path = &self.files[place.source as usize].path;
-            return Err(Error::io(path, format!("document {} changed while it was in use", place.index)));
+            return Err(Error::io(path, format!("document {} changed while it was in use", place.position.index)));
         }
-        parse(&bytes, self.files[place.source as usize].format, Unit::Char, place.index as usize)
+        self.files[place.source as usize].format.parse(&bytes, place.position, Unit::Char)
     }
 
     fn bytes(&self, place: &Place) -> Result<Vec<u8>> {
         let Source { path, file, .. } = &self.files[place.source as usize];
         let mut bytes = vec![0; place.length as usize];
-        file.read_exact_at(&mut bytes, place.offset).map_err(|e| Error::io(path, e))?;
+        file.read_exact_at(&mut bytes, place.position.offset).map_err(|e| Error::io(path, e))?;
         Ok(bytes)
     }
 }

@@ -4,7 +4,7 @@
 //! ids `e0`, `e1`, … Keys that are not listed here (`global_pos`, `index`) are passed over.
 
 use super::capped::Capped;
-use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, Mention, Span};
+use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, MAX_NAMES, Mention, Span};
 use super::place::json_error;
 use crate::error::{Error, Result};
 use crate::layout::Segments;
@@ -82,8 +82,9 @@ pub fn parse(json: &[u8], root: &str) -> Result<Document> {
     }
     let Sentences { tokens, segments: sentences } = raw.sents;
     let mut document = Document { id: raw.title.clone(), title: raw.title, tokens, sentences, ..Document::default() };
+    let mut names = 0;
     for (e, raw) in raw.entities.0.into_iter().enumerate() {
-        let entity = read_entity(&document, e, raw.0, root)?;
+        let entity = read_entity(&document, e, raw.0, root, &mut names)?;
         document.entities.push(entity);
     }
     if let Some(labels) = raw.labels {
@@ -93,7 +94,7 @@ pub fn parse(json: &[u8], root: &str) -> Result<Document> {
     Ok(document)
 }
 
-fn read_entity(document: &Document, e: usize, raw: Vec<RawMention>, root: &str) -> Result<Entity> {
+fn read_entity(document: &Document, e: usize, raw: Vec<RawMention>, root: &str, names: &mut usize) -> Result<Entity> {
     let mut entity = Entity { id: format!("e{e}"), ..Entity::default() };
     entity.mentions.reserve_exact(raw.len());
     for (m, raw) in raw.into_iter().enumerate() {
@@ -105,6 +106,11 @@ fn read_entity(document: &Document, e: usize, raw: Vec<RawMention>, root: &str) 
         let kind = (raw.kind != entity.kind).then_some(raw.kind);
         let mut mention = Mention { tokens, chars: None, name: String::new(), kind };
         mention.name = raw.name.unwrap_or_else(|| document.surface(&mention));
+        *names += mention.name.len();
+        if *names > MAX_NAMES {
+            let what = format!("mentions of more than {MAX_NAMES} bytes, at most so many are read");
+            return Err(Error::data("E-SIZE", what).at(place()));
+        }
         entity.mentions.push(mention);
     }
     Ok(entity)
@@ -181,8 +187,9 @@ struct OutLabel<'a> {
     evidence: &'a [u32],
 }
 
-/// Writes one element of the array. Lost: running text, ids and knowledge base of entities, which the
-/// format has no place for. Errors: E-SPAN for a mention that crosses a sentence's end; E-IO.
+/// Writes one element of the array. Lost: running text, ids and knowledge base of entities, candidate pairs and that
+/// relations are undirected, which the format has no place for. Errors: E-SPAN for a mention that crosses a sentence's
+/// end; E-IO.
 pub fn write(out: &mut impl Write, document: &Document) -> Result<()> {
     let sents = document.sentences.iter().map(|s| &document.tokens[s]).collect();
     let mut entities = Vec::with_capacity(document.entities.len());

@@ -1,7 +1,9 @@
 //! The one form of a document that every reader makes and every writer takes.
 
 use crate::error::{Error, Result};
-use crate::layout::Segments;
+use crate::layout::{Pairs, Segments};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Most tokens or labels of one document: 400 times the longest of Re-DocRED. A bound on memory against
 /// hostile files; a document past it is refused by name, never cut.
@@ -10,6 +12,9 @@ pub const MAX_ITEMS: usize = 1 << 18;
 pub const MAX_MENTIONS: usize = 1 << 17;
 /// Most entities of one document: their 268 million cells times 97 logits would need 104 GB.
 pub const MAX_ENTITIES: usize = 1 << 14;
+
+/// Most bytes in the names of all mentions, which spans of a few bytes each could make gigabytes of.
+pub const MAX_NAMES: usize = 8 << 20;
 
 /// `start..end`, half-open: of tokens of the document, or of Unicode code points of its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +61,10 @@ pub struct Document {
     pub entities: Vec<Entity>,
     /// None where the document does not say (unlabelled text); `Some` of nothing where it has none.
     pub labels: Option<Vec<Label>>,
+    /// The pairs that may have relations, and whether these have a direction. Every label is of one of them.
+    pub pairs: Pairs,
+    /// What the reader passed over, each with its reason, and how many of them: `mentions without a concept`.
+    pub left_out: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,9 +105,32 @@ impl Document {
         self.labels.as_deref().unwrap_or_default()
     }
 
-    /// The tokens of a mention, a space between them.
+    /// The tokens of a mention, spaces between them where the script has any.
     pub fn surface(&self, mention: &Mention) -> String {
-        self.tokens.get(mention.tokens.start..mention.tokens.end).unwrap_or_default().join(" ")
+        let tokens = self.tokens.get(mention.tokens.start..mention.tokens.end).unwrap_or_default();
+        let mut text = String::new();
+        for (i, token) in tokens.iter().enumerate() {
+            if i > 0 && self.space_between(&tokens[i - 1], token) {
+                text.push(' ');
+            }
+            text.push_str(token);
+        }
+        text
+    }
+
+    /// Chinese and Japanese have no spaces, and a document whose tokens are single characters (HacRED) says nothing
+    /// about those of other words in it. A space stands on either side of an empty token.
+    fn space_between(&self, left: &str, right: &str) -> bool {
+        match (left.chars().next_back(), right.chars().next()) {
+            (Some(left), Some(right)) => !(is_unspaced(left) || is_unspaced(right) || self.is_in_characters()),
+            _ => true,
+        }
+    }
+
+    /// As its first tokens tell.
+    fn is_in_characters(&self) -> bool {
+        let first = || self.tokens.iter().take(64);
+        first().all(|token| token.chars().nth(1).is_none()) && first().flat_map(|token| token.chars()).any(is_unspaced)
     }
 
     /// Index of the sentence that holds `token`; the number of sentences where none does.
@@ -107,9 +139,8 @@ impl Document {
         self.sentences.starts[1..].partition_point(|&end| end <= token)
     }
 
-    /// The text; tokens joined by spaces where the format had no text.
-    pub fn text_or_joined(&self) -> std::borrow::Cow<'_, Text> {
-        use std::borrow::Cow;
+    /// The text; joined from the tokens as [`Document::surface`] does where the format had no text.
+    pub fn text_or_joined(&self) -> Cow<'_, Text> {
         if let Some(text) = &self.text {
             return Cow::Borrowed(text);
         }
@@ -117,7 +148,11 @@ impl Document {
         let mut at = 0;
         for (i, token) in self.tokens.iter().enumerate() {
             // An empty token gets a place that no other token or sentence ends at.
-            if i > 0 || token.is_empty() {
+            let space = match i {
+                0 => token.is_empty(),
+                _ => self.space_between(&self.tokens[i - 1], token),
+            };
+            if space {
                 text.raw.push(' ');
                 at += 1;
             }
@@ -131,7 +166,7 @@ impl Document {
 
     /// Checks what every reader promises. For documents made by hand before they are encoded.
     ///
-    /// Errors: E-SENTENCE, E-SPAN, E-LABEL with the place inside the document.
+    /// Errors: E-SENTENCE, E-SPAN, E-LABEL, E-PAIR with the place inside the document.
     pub fn check(&self) -> Result<()> {
         let starts = &self.sentences.starts;
         if starts.first() != Some(&0) || starts.last() != Some(&self.tokens.len()) || !starts.is_sorted() {
@@ -156,6 +191,28 @@ impl Document {
                 return Err(Error::data("E-SENTENCE", what).at(format!("$.labels[{l}].evidence")));
             }
         }
-        Ok(())
+        self.check_pairs()
     }
+
+    /// Candidate pairs of entities that there are, and every label on one of them. Error: E-PAIR.
+    pub fn check_pairs(&self) -> Result<()> {
+        let count = self.entities.len();
+        let mut candidates = self.pairs.candidates().unwrap_or_default().iter();
+        if let Some((h, t)) = candidates.find(|(h, t)| *h.max(t) as usize >= count) {
+            let what = format!("no entity {}, there are {count}", h.max(t));
+            return Err(Error::data("E-PAIR", what).at("$.pairs"));
+        }
+        match self.gold().iter().position(|label| !self.pairs.contains(label.head, label.tail)) {
+            None => Ok(()),
+            Some(l) => {
+                Err(Error::data("E-PAIR", "a label of a pair that is no candidate").at(format!("$.labels[{l}]")))
+            }
+        }
+    }
+}
+
+/// Han, kana and the marks that go with them: written without spaces.
+fn is_unspaced(c: char) -> bool {
+    matches!(c, '\u{2e80}'..='\u{303f}' | '\u{3040}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}'
+        | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ff9f}' | '\u{20000}'..='\u{3ffff}')
 }

@@ -1,21 +1,28 @@
-//! Cuts a stream of JSON into documents without holding more than one of them.
+//! Cuts a stream into documents without holding more than one of them.
 //!
-//! Two shapes: a top-level array (DocRED) and one value a line (JSONL). Cutting looks only at brackets,
-//! commas and quotes, so a document that is wrong inside costs that document and not the rest of the file.
+//! Four shapes: a top-level JSON array (DocRED), a JSON value a line (JSONL), runs of lines between blank ones
+//! (PubTator) and one line a document. In JSON cutting looks only at brackets, commas and quotes, so a document that is
+//! wrong inside costs that document and not the rest of the file.
 
 use crate::error::{Error, Kind, Result};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 
-/// Longest document in bytes of JSON: 800 times the mean of DocRED. With the limits in `document` it
+/// Longest document in bytes: 800 times the mean of DocRED. With the limits in `document` it
 /// keeps the memory of reading below the file's size plus 64 MB, whatever the file holds.
 pub const MAX_BYTES: usize = 8 << 20;
 /// Deepest nesting of brackets in a document; the formats themselves need 5.
 pub const MAX_DEPTH: u32 = 64;
 
+/// Bytes in which the mark behind the first document's id is looked for.
+const LONGEST_ID: usize = 256;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Array,
     Lines,
+    Blocks,
+    /// A line of columns between tabs.
+    Columns,
 }
 
 /// Where a document stands in its file.
@@ -106,7 +113,7 @@ impl Scan {
 
     fn judge(&self) -> Result<()> {
         if self.too_long {
-            let what = format!("a document of more than {} MB of JSON", MAX_BYTES >> 20);
+            let what = format!("a document of more than {} MB", MAX_BYTES >> 20);
             return Err(Error::data("E-SIZE", what).fix("split the document"));
         }
         if self.too_deep {
@@ -118,7 +125,8 @@ impl Scan {
 }
 
 impl Frames {
-    /// Without `shape` the first byte that is not white space decides: `[` an array, anything else lines.
+    /// Without `shape` the beginning decides: `[` an array, `{` lines; else the first of `|` and tab, which end the id
+    /// of a document: blocks or columns.
     pub fn open(input: impl Read + Send + 'static, shape: Option<Shape>) -> Result<Frames> {
         let input: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(1 << 16, input));
         let next = Position { line: 1, ..Position::default() };
@@ -126,8 +134,37 @@ impl Frames {
             Frames { input, shape: Shape::Lines, state: State::Start, next, consumed: 0, buffer: Vec::new() };
         frames.skip_mark()?;
         let first = frames.skip_space()?;
-        frames.shape = shape.unwrap_or(if first == Some(b'[') { Shape::Array } else { Shape::Lines });
+        frames.shape = match (shape, first) {
+            (Some(shape), _) => shape,
+            (None, Some(b'[')) => Shape::Array,
+            (None, Some(b'{') | None) => Shape::Lines,
+            _ => frames.shape_of_text()?,
+        };
         Ok(frames)
+    }
+
+    /// By the mark behind the id.
+    fn shape_of_text(&mut self) -> Result<Shape> {
+        let mut begin = Vec::new();
+        let mut shape = Shape::Lines;
+        for byte in (&mut self.input).bytes().take(LONGEST_ID) {
+            let byte = byte.map_err(unreadable)?;
+            begin.push(byte);
+            match byte {
+                b'|' => shape = Shape::Blocks,
+                b'\t' => shape = Shape::Columns,
+                b'\n' => {}
+                _ => continue,
+            }
+            break;
+        }
+        self.put_back(begin);
+        Ok(shape)
+    }
+
+    fn put_back(&mut self, bytes: Vec<u8>) {
+        let rest = std::mem::replace(&mut self.input, Box::new(std::io::empty()));
+        self.input = Box::new(Cursor::new(bytes).chain(rest));
     }
 
     pub fn shape(&self) -> Shape {
@@ -142,7 +179,8 @@ impl Frames {
         }
         let found = match self.shape {
             Shape::Array => self.next_element(),
-            Shape::Lines => self.next_line(),
+            Shape::Lines | Shape::Columns => self.next_line(),
+            Shape::Blocks => self.next_block(),
         };
         let position = self.next;
         match found {
@@ -173,13 +211,43 @@ impl Frames {
             let chunk = self.input.fill_buf().map_err(unreadable)?;
             let stop = chunk.iter().position(|&b| b == b'\n').unwrap_or(chunk.len());
             let done = stop < chunk.len() || chunk.is_empty();
-            for &byte in &chunk[..stop] {
-                scan.step(byte);
+            if self.shape == Shape::Lines {
+                for &byte in &chunk[..stop] {
+                    scan.step(byte);
+                }
             }
             scan.keep(&mut self.buffer, &chunk[..stop]);
             self.consume(stop);
             if done {
                 // The line's end is left for `skip_space`, which counts it.
+                return Ok(Some(scan));
+            }
+        }
+    }
+
+    /// Up to a line that holds nothing but white space; its end is left for `skip_space`.
+    fn next_block(&mut self) -> Result<Option<Scan>> {
+        if self.skip_space()?.is_none() {
+            return Ok(None);
+        }
+        let mut scan = Scan::default();
+        let mut blank = false;
+        self.buffer.clear();
+        self.next.offset = self.consumed;
+        loop {
+            let chunk = self.input.fill_buf().map_err(unreadable)?;
+            let ends = |&byte: &u8| {
+                let end = byte == b'\n' && blank;
+                scan.lines += usize::from(byte == b'\n' && !blank);
+                blank = byte == b'\n' || blank && byte.is_ascii_whitespace();
+                end
+            };
+            let stop = chunk.iter().position(ends);
+            let done = stop.is_some() || chunk.is_empty();
+            let used = stop.unwrap_or(chunk.len());
+            scan.keep(&mut self.buffer, &chunk[..used]);
+            self.consume(used);
+            if done {
                 return Ok(Some(scan));
             }
         }
@@ -276,10 +344,17 @@ impl Frames {
         }
     }
 
-    /// Windows editors put a byte order mark in front of UTF-8.
+    /// Windows editors put a byte order mark in front of UTF-8. A pipe may give its three bytes one by one.
     fn skip_mark(&mut self) -> Result<()> {
-        if self.input.fill_buf().map_err(unreadable)?.starts_with(b"\xef\xbb\xbf") {
-            self.consume(3);
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        if self.input.fill_buf().map_err(unreadable)?.first() == MARK.first() {
+            let mut begin = Vec::new();
+            (&mut self.input).take(3).read_to_end(&mut begin).map_err(unreadable)?;
+            if begin == MARK {
+                self.consumed += 3;
+            } else {
+                self.put_back(begin);
+            }
         }
         Ok(())
     }

@@ -3,25 +3,27 @@
 //! `{"id":"d1","text":"Ada was born in London.","entities":[{"id":"e0","type":"PER","mentions":
 //! [{"start":0,"end":3}]}],"labels":[{"h":"e0","t":"e1","r":"P19","evidence":[0]}]}`
 //!
-//! Optional: `schema`, `title`, `sentences`, `tokens`, `labels`; of an entity `id`, `type`, `kb`; of a
+//! Optional: `schema`, `title`, `sentences`, `tokens`, `labels`, `pairs` (the candidates `[["e0","e1"],…]`, without them
+//! every pair), `undirected` (true: a relation of (h, t) is one of (t, h)); of an entity `id`, `type`, `kb`; of a
 //! mention `text` (must equal the slice), `name` (as facts know it) and `type` (where it is not the
 //! entity's). Without tokens the text is split at white space, punctuation and every boundary of a
 //! mention or sentence; without sentences it is one sentence.
 
 use super::capped::Capped;
-use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, Mention, Span, Text};
-use super::offsets::{Offsets, Place, Unit};
+use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, MAX_NAMES, Mention, Span, Text};
+use super::offsets::{Offsets, Unit};
+use super::output::entity_id;
 use super::place::{clip, json_error};
-use super::split::split;
+use super::spans::{Range, assign, cover, range, tokens};
 use crate::error::{Error, Result};
-use crate::layout::Segments;
+use crate::layout::{Pairs, Segments};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
 
 pub const SCHEMA: &str = "docre.v1";
 
-type Pairs = Capped<(i64, i64), MAX_ITEMS>;
+type Spans = Capped<(i64, i64), MAX_ITEMS>;
 
 #[derive(Deserialize)]
 struct RawDocument {
@@ -29,10 +31,13 @@ struct RawDocument {
     id: Option<String>,
     title: Option<String>,
     text: String,
-    sentences: Option<Pairs>,
-    tokens: Option<Pairs>,
+    sentences: Option<Spans>,
+    tokens: Option<Spans>,
     entities: Capped<RawEntity, MAX_ENTITIES>,
     labels: Option<Capped<RawLabel, MAX_ITEMS>>,
+    pairs: Option<Capped<(String, String), MAX_ITEMS>>,
+    #[serde(default)]
+    undirected: bool,
 }
 
 #[derive(Deserialize)]
@@ -63,11 +68,9 @@ struct RawLabel {
     evidence: Capped<i64, MAX_ITEMS>,
 }
 
-type Range = (Place, Place);
-
 /// Reads one line. `number` names a document that has neither id nor title.
 ///
-/// Errors: E-JSON, E-SPAN, E-SENTENCE, E-ENTITY, E-LABEL, E-SIZE with the place in the line.
+/// Errors: E-JSON, E-SPAN, E-SENTENCE, E-ENTITY, E-LABEL, E-PAIR, E-SIZE with the place in the line.
 pub fn parse(json: &[u8], number: usize, unit: Unit) -> Result<Document> {
     let raw: RawDocument = serde_json::from_slice(json).map_err(|e| json_error(&e, json, "$"))?;
     if let Some(schema) = raw.schema.filter(|s| s != SCHEMA) {
@@ -81,10 +84,15 @@ pub fn parse(json: &[u8], number: usize, unit: Unit) -> Result<Document> {
     }
     let offsets = Offsets::new(&raw.text);
     let mentions = mention_ranges(&raw.entities.0, &offsets, &raw.text, unit)?;
+    let names: usize = mentions.iter().map(|(from, to)| to.byte - from.byte).sum();
+    if names > MAX_NAMES {
+        let what = format!("mentions of {names} bytes, at most {MAX_NAMES} are read");
+        return Err(Error::data("E-SIZE", what).at("$.entities"));
+    }
     let sentences = raw.sentences.map(|s| ranges(&s.0, &offsets, unit, "sentences")).transpose()?;
     let tokens = match &raw.tokens {
         Some(tokens) => ranges(&tokens.0, &offsets, unit, "tokens")?,
-        None => split_at_boundaries(&raw.text, &mentions, sentences.as_deref())?,
+        None => tokens(&raw.text, &mentions, sentences.as_deref().unwrap_or_default()).map_err(|e| e.at("$.text"))?,
     };
     let segments = match &sentences {
         Some(sentences) => assign(&tokens, sentences)?,
@@ -104,27 +112,12 @@ pub fn parse(json: &[u8], number: usize, unit: Unit) -> Result<Document> {
     }
     let index = entity_index(&document.entities)?;
     let labels = raw.labels.map(|labels| read_labels(labels.0, &document, &index, sentences.is_some())).transpose()?;
-    document.labels = labels;
+    let pairs = read_pairs(raw.pairs, raw.undirected, &index)?;
+    (document.labels, document.pairs) = (labels, pairs);
+    document.check_pairs()?;
     let tokens = tokens.iter().map(|(a, b)| Span::new(a.char, b.char)).collect();
     document.text = Some(Text { tokens, raw: raw.text });
     Ok(document)
-}
-
-/// `[start, end)` as places of the text. Errors say what is wrong with the pair.
-fn range((start, end): (i64, i64), offsets: &Offsets, unit: Unit) -> Result<Range> {
-    let find = |offset: i64| {
-        let found = usize::try_from(offset).ok().and_then(|offset| offsets.find(unit, offset));
-        found.ok_or_else(|| {
-            let (length, name) = (offsets.end().get(unit), unit.name());
-            let what = format!("[{start},{end}) is not in the text ({length} {name}) or splits a character");
-            Error::data("E-SPAN", what).fix("count code points, or say --offset-unit byte or utf16")
-        })
-    };
-    let range = (find(start)?, find(end)?);
-    if start > end {
-        return Err(Error::data("E-SPAN", format!("[{start},{end}) ends before it begins")));
-    }
-    Ok(range)
 }
 
 /// Ranges that must ascend and not overlap: the tokens or the sentences.
@@ -163,41 +156,6 @@ fn mention_ranges(entities: &[RawEntity], offsets: &Offsets, text: &str, unit: U
     Ok(list)
 }
 
-fn split_at_boundaries(text: &str, mentions: &[Range], sentences: Option<&[Range]>) -> Result<Vec<Range>> {
-    let all = mentions.iter().chain(sentences.unwrap_or_default());
-    let mut boundaries: Vec<usize> = all.flat_map(|(a, b)| [a.byte, b.byte]).collect();
-    let tokens = split(text, &mut boundaries, MAX_ITEMS);
-    tokens.ok_or_else(|| {
-        Error::data("E-SIZE", format!("a text of more than {MAX_ITEMS} tokens")).at("$.text").fix("split the document")
-    })
-}
-
-/// Which tokens each sentence holds. Every token must lie in one.
-fn assign(tokens: &[Range], sentences: &[Range]) -> Result<Segments> {
-    let mut segments = Segments::default();
-    let mut next = 0;
-    for (s, (from, to)) in sentences.iter().enumerate() {
-        let first = next;
-        while next < tokens.len() && tokens[next].0.byte >= from.byte && tokens[next].1.byte <= to.byte {
-            // An empty token on the border of two sentences belongs to the first.
-            next += 1;
-        }
-        segments.push(next - first);
-        if let Some(token) = tokens.get(next).filter(|token| token.0.byte < to.byte) {
-            return Err(outside(next, token).at(format!("$.sentences[{s}]")));
-        }
-    }
-    match tokens.get(next) {
-        Some(token) => Err(outside(next, token).at("$.sentences")),
-        None => Ok(segments),
-    }
-}
-
-fn outside(index: usize, token: &Range) -> Error {
-    let what = format!("token {index} [{},{}) does not lie inside one sentence", token.0.char, token.1.char);
-    Error::data("E-SENTENCE", what)
-}
-
 fn read_entity(
     e: usize,
     raw: RawEntity,
@@ -216,24 +174,6 @@ fn read_entity(
         });
     }
     Ok(Entity { id: raw.id.unwrap_or_else(|| format!("e{e}")), kind: raw.kind, kb: raw.kb, mentions })
-}
-
-/// The tokens that `range` covers, each wholly and at least one.
-fn cover(tokens: &[Range], range: Range) -> Result<Span> {
-    let (from, to) = (range.0.byte, range.1.byte);
-    let start = tokens.partition_point(|token| token.0.byte < from);
-    let end = tokens.partition_point(|token| token.1.byte <= to);
-    let cut_before = start > 0 && tokens[start - 1].1.byte > from;
-    let cut_after = tokens.get(end).is_some_and(|token| token.0.byte < to);
-    let (a, b) = (range.0.char, range.1.char);
-    if cut_before || cut_after {
-        let what = format!("mention [{a},{b}) begins or ends inside a token");
-        return Err(Error::data("E-SPAN", what).fix("leave out `tokens`: the text is then split at every mention"));
-    }
-    if start >= end {
-        return Err(Error::data("E-SPAN", format!("mention [{a},{b}) holds no token")));
-    }
-    Ok(Span::new(start, end))
 }
 
 /// Index of every entity by its id, which must be its own.
@@ -256,12 +196,8 @@ fn read_labels(
 ) -> Result<Vec<Label>> {
     let count = document.sentences.len();
     let one = |(l, raw): (usize, RawLabel)| {
-        let entity = |id: &str, key: &str| {
-            index.get(id).copied().ok_or_else(|| {
-                let what = format!("label of an unknown entity {:?}", clip(id, 40));
-                Error::data("E-LABEL", what).at(format!("$.labels[{l}].{key}"))
-            })
-        };
+        let entity =
+            |id: &str, key: &str| find(index, id, "E-LABEL", "label").map_err(|e| e.at(format!("$.labels[{l}].{key}")));
         let evidence = raw.evidence.0.iter().enumerate().map(|(i, &s)| {
             let found = u32::try_from(s).ok().filter(|&s| has_sentences && (s as usize) < count);
             found.ok_or_else(|| {
@@ -276,6 +212,26 @@ fn read_labels(
     raw.into_iter().enumerate().map(one).collect()
 }
 
+fn find(index: &HashMap<&str, usize>, id: &str, code: &'static str, what: &str) -> Result<usize> {
+    let found = index.get(id).copied();
+    found.ok_or_else(|| Error::data(code, format!("{what} of an unknown entity {:?}", clip(id, 40))))
+}
+
+fn read_pairs(
+    raw: Option<Capped<(String, String), MAX_ITEMS>>,
+    undirected: bool,
+    index: &HashMap<&str, usize>,
+) -> Result<Pairs> {
+    let Some(raw) = raw else { return Ok(if undirected { Pairs::undirected() } else { Pairs::default() }) };
+    let mut pairs = Vec::with_capacity(raw.0.len());
+    for (p, (h, t)) in raw.0.iter().enumerate() {
+        let entity =
+            |id: &str, side| find(index, id, "E-PAIR", "pair").map_err(|e| e.at(format!("$.pairs[{p}][{side}]")));
+        pairs.push((entity(h, 0)? as u32, entity(t, 1)? as u32));
+    }
+    Ok(Pairs::only(pairs, undirected))
+}
+
 #[derive(Serialize)]
 struct OutDocument<'a> {
     schema: &'a str,
@@ -288,6 +244,10 @@ struct OutDocument<'a> {
     entities: Vec<OutEntity<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<Vec<OutLabel<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pairs: Option<Vec<[&'a str; 2]>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undirected: bool,
 }
 
 #[derive(Serialize)]
@@ -346,8 +306,19 @@ pub fn write(out: &mut impl Write, document: &Document, unit: Unit) -> Result<()
     }
     let title = (document.title != document.id).then_some(document.title.as_str());
     let labels = document.labels.as_ref().map(|labels| labels.iter().map(|l| out_label(document, l)).collect());
-    let value =
-        OutDocument { schema: SCHEMA, id: &document.id, title, text: &text.raw, sentences, tokens, entities, labels };
+    let pairs = document.pairs.candidates().map(|list| out_pairs(document, list));
+    let value = OutDocument {
+        schema: SCHEMA,
+        id: &document.id,
+        title,
+        text: &text.raw,
+        sentences,
+        tokens,
+        entities,
+        labels,
+        pairs,
+        undirected: document.pairs.undirected,
+    };
     serde_json::to_writer(&mut *out, &value).map_err(super::unwritable)?;
     out.write_all(b"\n").map_err(|e| Error::io("output", e))
 }
@@ -372,6 +343,12 @@ fn sentence_spans(document: &Document, text: &Text) -> Vec<Span> {
 }
 
 fn out_label<'a>(document: &'a Document, label: &'a Label) -> OutLabel<'a> {
-    let id = |e: usize| document.entities.get(e).map_or("", |entity| entity.id.as_str());
+    let id = |e: usize| entity_id(document, e);
     OutLabel { h: id(label.head), t: id(label.tail), r: &label.relation, evidence: &label.evidence }
+}
+
+/// An undirected pair once.
+fn out_pairs<'a>(document: &'a Document, list: &[(u32, u32)]) -> Vec<[&'a str; 2]> {
+    let once = list.iter().filter(|&&(h, t)| document.pairs.canonical(h, t) == (h, t));
+    once.map(|&(h, t)| [h, t].map(|e| entity_id(document, e as usize))).collect()
 }

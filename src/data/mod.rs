@@ -1,15 +1,18 @@
-//! Documents in and out: DocRED arrays and `docre.v1` lines, read one document at a time.
+//! Documents in and out: DocRED arrays, `docre.v1` lines, PubTator and tables of candidate pairs, read one at a time.
 
 mod capped;
 mod corpus;
 pub mod docred;
 pub mod document;
+pub mod eog;
 pub mod frames;
 pub mod jsonl;
 pub mod offsets;
 pub mod output;
 pub mod place;
+pub mod pubtator;
 pub mod relations;
+mod spans;
 mod split;
 pub mod tokenize;
 
@@ -26,21 +29,61 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
-/// A format of documents, in and out.
+/// A format of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// One JSON array of documents with tokens: DocRED, Re-DocRED.
     Docred,
     /// `docre.v1`, one document a line.
     Jsonl,
+    /// Title, abstract, mentions and relations of concepts: BioRED, CDR.
+    Pubtator,
+    /// Columns between tabs, candidate pairs with their labels: CDR and GDA as the edge-oriented graph has them.
+    Eog,
+}
+
+impl Format {
+    const ALL: [Format; 4] = [Format::Docred, Format::Jsonl, Format::Pubtator, Format::Eog];
+
+    /// As `--from` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Docred => "docred",
+            Format::Jsonl => "jsonl",
+            Format::Pubtator => "pubtator",
+            Format::Eog => "eog",
+        }
+    }
+    fn shape(self) -> Shape {
+        match self {
+            Format::Docred => Shape::Array,
+            Format::Jsonl => Shape::Lines,
+            Format::Pubtator => Shape::Blocks,
+            Format::Eog => Shape::Columns,
+        }
+    }
+    /// The format of files that are cut so.
+    pub fn of(shape: Shape) -> Format {
+        Format::ALL.into_iter().find(|format| format.shape() == shape).unwrap_or(Format::Jsonl)
+    }
+
+    /// Reads one document, as [`Frames`] cuts it. Errors: those of the format's own `parse`.
+    pub fn parse(self, bytes: &[u8], position: Position, unit: Unit) -> Result<Document> {
+        match self {
+            Format::Docred => docred::parse(bytes, &format!("$[{}]", position.index)),
+            Format::Jsonl => jsonl::parse(bytes, position.index, unit),
+            Format::Pubtator => pubtator::parse(bytes, position.line, unit),
+            Format::Eog => eog::parse(bytes),
+        }
+    }
 }
 
 /// How to read documents.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// None: by the first byte, `[` DocRED, `{` JSONL.
+    /// None: by how it begins, `[` DocRED, `{` JSONL, `ID|` PubTator, `ID` and a tab EOG.
     pub from: Option<Format>,
-    /// What offsets of JSONL count.
+    /// What offsets of JSONL and PubTator count.
     pub unit: Unit,
 }
 
@@ -77,15 +120,8 @@ pub struct Latest {
 impl Documents {
     /// `name` stands for the stream in messages.
     pub fn new(input: impl Read + Send + 'static, name: &str, options: Options) -> Result<Documents> {
-        let shape = options.from.map(|format| match format {
-            Format::Docred => Shape::Array,
-            Format::Jsonl => Shape::Lines,
-        });
-        let frames = Frames::open(input, shape).map_err(|e| e.context(name))?;
-        let format = match frames.shape() {
-            Shape::Array => Format::Docred,
-            Shape::Lines => Format::Jsonl,
-        };
+        let frames = Frames::open(input, options.from.map(Format::shape)).map_err(|e| e.context(name))?;
+        let format = Format::of(frames.shape());
         Ok(Documents { frames, format, unit: options.unit, name: name.to_string(), latest: Latest::default() })
     }
 
@@ -105,12 +141,12 @@ impl Iterator for Documents {
     fn next(&mut self) -> Option<Result<Document>> {
         let (position, frame) = self.frames.next_frame()?;
         let (mut id, mut length) = (None, 0);
-        let read = frame.and_then(|json| {
-            length = json.len();
-            let read = parse(json, self.format, self.unit, position.index);
+        let read = frame.and_then(|bytes| {
+            length = bytes.len();
+            let read = self.format.parse(bytes, position, self.unit);
             id = match &read {
                 Ok(document) => Some(document.id.clone()),
-                Err(_) => own_name(json),
+                Err(_) => own_name(bytes, self.format),
             };
             read
         });
@@ -119,7 +155,7 @@ impl Iterator for Documents {
             match (self.format, error.kind()) {
                 (_, Kind::Io) => error.context(&self.name),
                 (Format::Docred, _) => error.context(format!("{}: document {}{title}", self.name, position.index)),
-                (Format::Jsonl, _) => error.context(format!("{}: line {}{title}", self.name, position.line)),
+                _ => error.context(format!("{}: line {}{title}", self.name, position.line)),
             }
         });
         self.latest = Latest { position, length, id };
@@ -127,26 +163,22 @@ impl Iterator for Documents {
     }
 }
 
-/// The document that `bytes` hold, the one number `index` of its file.
-fn parse(bytes: &[u8], format: Format, unit: Unit, index: usize) -> Result<Document> {
-    match format {
-        Format::Docred => docred::parse(bytes, &format!("$[{index}]")),
-        Format::Jsonl => jsonl::parse(bytes, index, unit),
-    }
-}
-
 /// Id or title of a document that was refused for something else.
-fn own_name(json: &[u8]) -> Option<String> {
+fn own_name(bytes: &[u8], format: Format) -> Option<String> {
     #[derive(Deserialize)]
     struct Name {
         id: Option<String>,
         title: Option<String>,
     }
-    let name: Name = serde_json::from_slice(json).ok()?;
+    if matches!(format, Format::Pubtator | Format::Eog) {
+        let end = bytes.iter().position(|b| b"|\t\n".contains(b))?;
+        return std::str::from_utf8(&bytes[..end]).ok().map(str::to_string);
+    }
+    let name: Name = serde_json::from_slice(bytes).ok()?;
     name.id.or(name.title)
 }
 
-/// Writes documents in one format.
+/// Writes documents as DocRED or as `docre.v1`, which holds all that the others do.
 pub struct Writer<W: Write> {
     out: W,
     format: Format,
@@ -163,11 +195,11 @@ impl<W: Write> Writer<W> {
     pub fn write(&mut self, document: &Document) -> Result<()> {
         let mut bytes = Vec::new();
         match self.format {
-            Format::Jsonl => jsonl::write(&mut bytes, document, self.unit)?,
             Format::Docred => {
                 bytes.extend_from_slice(if self.count == 0 { b"[" } else { b",\n" });
                 docred::write(&mut bytes, document)?;
             }
+            _ => jsonl::write(&mut bytes, document, self.unit)?,
         }
         self.count += 1;
         self.out.write_all(&bytes).map_err(output_error)

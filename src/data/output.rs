@@ -220,7 +220,8 @@ const WIDEST: usize = 48;
 
 const HEADER: &str = "id\th\tr\tt\thead\trelation\ttail\tscore\tmargin\n";
 
-fn entity_id(document: &Document, e: usize) -> &str {
+/// The id of entity `e`; empty where there is none.
+pub fn entity_id(document: &Document, e: usize) -> &str {
     document.entities.get(e).map_or("", |entity| entity.id.as_str())
 }
 

@@ -200,11 +200,14 @@ impl Relations {
     /// Gold relations as bits, `entities^2` cells of `len()` classes, with their evidence, and how many labels were
     /// skipped.
     ///
-    /// A label `Na` says that there is no relation: no bit. A relation given twice counts once. Errors: E-RELATION with
-    /// the document and the place, unless `unknown` is `Skip`; E-LABEL; E-OOM where the cells do not fit into memory.
+    /// A label `Na` says that there is no relation: no bit. A relation given twice counts once. An undirected one is set
+    /// both ways, and cells that are no candidate pair are left out. Errors: E-RELATION with the document and the place,
+    /// unless `unknown` is `Skip`; E-LABEL; E-OOM where the cells do not fit into memory.
     pub fn encode(&self, document: &Document, unknown: Unknown) -> Result<(Labels, usize)> {
         let side = document.entities.len();
         let mut labels = self.empty_labels(side).map_err(|e| e.context(format!("{:?}", clip(&document.id, 60))))?;
+        let outside = |cell: &usize| !document.pairs.contains(cell / side, cell % side);
+        (0..side * side).filter(outside).for_each(|cell| labels.leave_out(cell));
         let (mut evidence, mut skipped) = (BTreeSet::new(), 0);
         for (l, label) in document.gold().iter().enumerate() {
             let located = |e: Error| e.context(format!("{:?}", clip(&document.id, 60))).at(format!("$.labels[{l}]"));
@@ -214,9 +217,12 @@ impl Relations {
             match self.id(&label.relation) {
                 Some(0) => {}
                 Some(class) => {
-                    let cell = label.head * side + label.tail;
-                    labels.set(cell, class);
-                    evidence.extend(label.evidence.iter().map(|&sentence| (cell as u32, class, sentence)));
+                    let both = [(label.head, label.tail), (label.tail, label.head)];
+                    for (head, tail) in &both[..1 + usize::from(document.pairs.undirected)] {
+                        let cell = head * side + tail;
+                        labels.set(cell, class);
+                        evidence.extend(label.evidence.iter().map(|&sentence| (cell as u32, class, sentence)));
+                    }
                 }
                 None if unknown == Unknown::Skip => skipped += 1,
                 None => return Err(located(self.unknown(&label.relation))),

@@ -144,7 +144,7 @@ impl Tokenizer {
         index(ids.len())?;
         let of_entity = |mentions: &[super::Mention]| mentions.iter().map(|m| opened[m.tokens.start]).collect();
         let mentions = document.entities.iter().map(|e| of_entity(&e.mentions)).collect();
-        Ok(Encoded { ids, mentions, sentences })
+        Ok(Encoded { ids, mentions, sentences, pairs: document.pairs.clone() })
     }
 
     fn append_pieces(&self, token: &str, ids: &mut Vec<u32>) -> Result<()> {

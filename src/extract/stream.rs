@@ -9,7 +9,7 @@ use crate::layout::Encoded;
 
 /// What became of one document.
 pub enum Outcome {
-    Found { document: Document, triples: Vec<Triple>, warnings: Vec<String> },
+    Found { document: Box<Document>, triples: Vec<Triple>, warnings: Vec<String> },
     Refused { id: Option<String>, position: Position, error: Error },
 }
 
@@ -113,7 +113,7 @@ impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
 
     fn found(&mut self, Waiting { document, .. }: Waiting, triples: Vec<Triple>) -> Result<()> {
         let warnings = warnings(&document);
-        (self.sink)(Outcome::Found { document, triples, warnings })
+        (self.sink)(Outcome::Found { document: Box::new(document), triples, warnings })
     }
 }
 

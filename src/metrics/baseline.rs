@@ -82,10 +82,11 @@ pub fn type_pair_baseline(train: &Gold, dev: &Gold) -> Baseline {
     Baseline { always: rules.score(dev, 0.0), cut: rules.score(dev, share), share }
 }
 
-/// Every ordered pair of two entities with their types.
+/// Every pair of two entities that may be predicted, with their types.
 fn each_pair<'a>(document: &'a super::gold::GoldDocument, mut visit: impl FnMut(u32, u32, (&'a str, &'a str))) {
     for (h, head) in document.entities.iter().enumerate() {
-        for (t, tail) in document.entities.iter().enumerate().filter(|(t, _)| *t != h) {
+        let asked = |t: usize| t != h && document.pairs.contains(h, t) && document.pairs.canonical(h, t) == (h, t);
+        for (t, tail) in document.entities.iter().enumerate().filter(|(t, _)| asked(*t)) {
             visit(h as u32, t as u32, (&head.kind, &tail.kind));
         }
     }

@@ -3,7 +3,7 @@
 use super::names::Names;
 use crate::data::frames::{Frames, Shape};
 use crate::data::place::json_error;
-use crate::data::{Document, Unit, docred, jsonl};
+use crate::data::{Document, Format, Unit, docred};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,8 +15,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads a list of `[head name, tail name, relation]`, or the facts of a training file (DocRED or
-    /// `docre.v1`): every name of the head with every name of the tail. Several files add up.
+    /// Reads a list of `[head name, tail name, relation]`, or the facts of a training file in any
+    /// format: every name of the head with every name of the tail. Several files add up.
     ///
     /// Errors: E-IO, E-JSON and those of a DocRED document.
     pub fn read(&mut self, path: &Path) -> Result<()> {
@@ -27,7 +27,7 @@ impl Facts {
             let root = format!("$[{}]", position.index);
             let read = frame.and_then(|json| match shape {
                 Shape::Array => self.read_one(json, &root),
-                Shape::Lines => jsonl::parse(json, position.index, Unit::Char).map(|d| self.add_document(&d)),
+                _ => Format::of(shape).parse(json, position, Unit::Char).map(|d| self.add_document(&d)),
             });
             read.map_err(|e| e.context(path.display()))?;
         }

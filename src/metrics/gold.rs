@@ -2,6 +2,7 @@
 
 use super::names::Names;
 use crate::data::{Document, Entity};
+use crate::layout::Pairs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// (head, tail, relation) in one document; the relation is a number of [`Gold::relations`].
@@ -23,6 +24,9 @@ pub struct GoldDocument {
     pub entities: Vec<GoldEntity>,
     /// Each fact once, with the sentences of its evidence.
     pub facts: BTreeMap<Fact, BTreeSet<u32>>,
+    /// What may be predicted. An undirected pair is counted once, lower entity first, in gold and predictions alike, as
+    /// the evaluations of BioRED and CDR do, which compare unordered pairs of concepts.
+    pub pairs: Pairs,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -43,13 +47,15 @@ impl Gold {
         let number = known.unwrap_or_else(|| {
             let entities = document.entities.iter().map(|entity| read_entity(document, entity)).collect();
             let title = document.title.clone();
-            self.documents.push(GoldDocument { title, entities, facts: BTreeMap::new() });
+            let pairs = document.pairs.clone();
+            self.documents.push(GoldDocument { title, entities, facts: BTreeMap::new(), pairs });
             self.documents.len() - 1
         });
         self.by_title.entry(document.title.clone()).or_insert(number);
         self.by_id.entry(document.id.clone()).or_insert(number);
         for label in document.gold().iter().filter(|label| !label.relation.eq_ignore_ascii_case("na")) {
-            let fact = (label.head as u32, label.tail as u32, self.relations.add(&label.relation));
+            let (head, tail) = document.pairs.canonical(label.head as u32, label.tail as u32);
+            let fact = (head, tail, self.relations.add(&label.relation));
             self.documents[number].facts.entry(fact).or_default().extend(&label.evidence);
         }
         number

@@ -113,6 +113,7 @@ impl Evaluator {
     fn add_located(&mut self, d: usize, head: Option<u32>, tail: Option<u32>, said: [&str; 4]) {
         let new = match (head, tail) {
             (Some(head), Some(tail)) => {
+                let (head, tail) = self.gold.documents[d].pairs.canonical(head, tail);
                 let relation = self.relations.add(said[3]);
                 self.predicted.resize(self.gold.documents.len(), BTreeSet::new());
                 self.predicted[d].insert((head, tail, relation))
@@ -132,7 +133,7 @@ impl Evaluator {
         while let Some((position, frame)) = frames.next_frame() {
             let read = frame.and_then(|json| match shape {
                 Shape::Array => self.read_row(json, &format!("$[{}]", position.index)),
-                Shape::Lines => self.read_line(json).map_err(|e| e.context(format!("line {}", position.line))),
+                _ => self.read_line(json).map_err(|e| e.context(format!("line {}", position.line))),
             });
             read.map_err(|e| e.context(path.display()))?;
         }

@@ -83,6 +83,8 @@ pub struct ObjectiveSection {
     pub gamma: f64,
     /// Of ATGL: the weight of a gold relation, above 1.
     pub alpha: f64,
+    /// Part of the cells without a relation that an update's loss counts, drawn anew each time: 1, all of them.
+    pub negatives: f64,
     /// How much the evidence loss counts, which draws attention to gold evidence sentences: 0.1 for BERT, 0.05 for
     /// RoBERTa (spec §11); 0: off.
     pub evidence: f64,
@@ -90,7 +92,7 @@ pub struct ObjectiveSection {
 
 impl Default for ObjectiveSection {
     fn default() -> Self {
-        ObjectiveSection { kind: ObjectiveKind::default(), gamma: 1.0, alpha: 2.0, evidence: 0.0 }
+        ObjectiveSection { kind: ObjectiveKind::default(), gamma: 1.0, alpha: 2.0, negatives: 1.0, evidence: 0.0 }
     }
 }
 
@@ -273,6 +275,10 @@ impl Config {
             if !(d.weight.is_finite() && d.weight >= 0.0 && d.margin.is_finite()) {
                 return Err(Error::usage("distillation.weight must be at least 0, distillation.margin a number"));
             }
+        }
+        let negatives = self.objective.negatives;
+        if !(0.0..=1.0).contains(&negatives) {
+            return Err(Error::usage(format!("objective.negatives must be from 0 to 1, is {negatives}")));
         }
         let evidence = self.objective.evidence;
         if !(evidence.is_finite() && evidence >= 0.0) {

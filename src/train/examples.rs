@@ -72,8 +72,7 @@ impl Examples {
         let logits = teaching.logits(which, &encoded)?;
         for ((example, document), logits) in examples.iter_mut().zip(&documents).zip(logits) {
             if teaching.labels(document.labels.is_some()) {
-                let (entities, classes) = (document.entities.len(), self.relations.len());
-                example.labels = teaching.predicted(&logits, entities, classes, self.top_k);
+                example.labels = teaching.predicted(&logits, document.entities.len(), &example.labels, self.top_k);
             }
             example.teacher = logits;
         }

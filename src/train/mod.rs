@@ -181,7 +181,12 @@ impl Run {
         }
         let size = self.config.schedule.batch * self.config.schedule.accumulate;
         let end = (self.progress.used + size).min(order.len());
-        let examples = self.train.read(&order[self.progress.used..end])?;
+        let mut examples = self.train.read(&order[self.progress.used..end])?;
+        let negatives = self.config.objective.negatives;
+        if negatives < 1.0 {
+            let mut stream = Stream::new(self.config.schedule.seed, (2 << 32) + self.progress.tried);
+            examples.iter_mut().for_each(|example| example.keep_negatives(negatives, &mut stream));
+        }
         let examples: Vec<&Example> = examples.iter().collect();
         let pending = self.trainer.start(&examples, self.pending.last().map(|(update, _)| update))?;
         self.pending.push((pending, self.progress.clone()));
@@ -312,9 +317,8 @@ impl Run {
             let n = example.encoded.mentions.len();
             guessed += triples.len();
             correct += triples.iter().filter(|t| example.labels.get(t.head * n + t.tail, t.relation)).count();
-            gold += example.labels.bits.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+            gold += example.gold();
         }
-        gold += self.dev.iter().map(|e| e.unknown_gold).sum::<usize>();
         Ok(if guessed + gold == 0 { 0.0 } else { 2.0 * correct as f64 / (guessed + gold) as f64 })
     }
 

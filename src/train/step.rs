@@ -9,6 +9,7 @@ use crate::model::names::Group;
 use crate::model::{Batch, Model};
 use crate::ops::loss::{Distillation, Loss, Objective, Teacher, Terms, loss};
 use crate::ops::optim::{self, Hyper, Norm, Span, first_non_finite};
+use crate::rng::Stream;
 use crate::tape::{Grads, Tape};
 use crate::tensor::Tensor;
 use half::f16;
@@ -22,6 +23,32 @@ pub struct Example {
     pub unknown_gold: usize,
     /// Logits of a teacher, `[n x n, R]`; empty without one.
     pub teacher: Vec<f16>,
+}
+
+impl Example {
+    /// Cells that the loss counts: all but those left out and, where the model has no diagonal, those on it.
+    fn cells(&self, off_diagonal: bool) -> usize {
+        let n = self.encoded.mentions.len();
+        let counts = |cell: &usize| !(self.labels.is_left_out(*cell) || off_diagonal && cell.is_multiple_of(n + 1));
+        (0..n * n).filter(counts).count()
+    }
+
+    /// Leaves out of the loss all but about `part` of the cells that have no relation.
+    pub fn keep_negatives(&mut self, part: f64, stream: &mut Stream) {
+        for cell in 0..self.labels.cells() {
+            if self.labels.relations(cell) == 0 && stream.uniform() >= part {
+                self.labels.leave_out(cell);
+            }
+        }
+    }
+
+    /// Gold relations, those that the inventory does not have included; an undirected one once.
+    pub fn gold(&self) -> usize {
+        let n = self.encoded.mentions.len();
+        let once = |cell: &usize| !self.encoded.pairs.undirected || cell / n <= cell % n;
+        let known: usize = (0..n * n).filter(once).map(|cell| self.labels.relations(cell)).sum();
+        known + self.unknown_gold
+    }
 }
 
 /// The optimizer's state beside the weights.
@@ -101,10 +128,8 @@ impl Trainer {
     /// the update before it, turns out to have changed nothing.
     pub fn start(&mut self, examples: &[&Example], after: Option<&Pending>) -> Result<Pending> {
         self.grads.clear()?;
-        let cells = |e: &&Example| e.encoded.mentions.len().pow(2);
-        let diagonal = |e: &&Example| e.encoded.mentions.len();
         let off_diagonal = self.model.head()?.architecture == crate::model::config::Architecture::Atlop;
-        let total: usize = examples.iter().map(|e| cells(e) - if off_diagonal { diagonal(e) } else { 0 }).sum();
+        let total = examples.iter().map(|e| e.cells(off_diagonal)).sum();
         let pairs = examples.iter().map(|e| count(&e.labels)).sum();
         let (mut losses, mut evidence) = (Vec::new(), Vec::new());
         for (i, part) in examples.chunks(self.schedule.batch).enumerate() {

@@ -106,11 +106,15 @@ impl Teaching {
         }
     }
 
-    /// The teacher's predictions as labels: at most `top_k` of a cell, none on the diagonal.
-    pub fn predicted(&self, logits: &[f16], entities: usize, classes: usize, top_k: usize) -> Labels {
-        let mut labels = Labels::new(entities * entities, classes);
-        for (cell, row) in logits.chunks_exact(classes).enumerate() {
-            if cell / entities == cell % entities {
+    /// The teacher's predictions as labels instead of `given`, whose left-out cells stay so: at most `top_k` of a cell,
+    /// none on the diagonal.
+    pub fn predicted(&self, logits: &[f16], entities: usize, given: &Labels, top_k: usize) -> Labels {
+        let mut labels = Labels::new(entities * entities, given.classes);
+        for (cell, row) in logits.chunks_exact(given.classes).enumerate() {
+            if given.is_left_out(cell) {
+                labels.leave_out(cell);
+            }
+            if given.is_left_out(cell) || cell / entities == cell % entities {
                 continue;
             }
             let row: Vec<f32> = row.iter().map(|value| value.to_f32()).collect();

@@ -79,7 +79,8 @@ pub fn document(seed: u64, length: usize, mentions: &[&[u32]]) -> Encoded {
     ids.extend((2..length).map(|_| (4 + stream.below(VOCABULARY - 4)) as u32));
     ids.push(2);
     let sentences = (1..length as u32 - 1).step_by(5).map(|s| s..(s + 5).min(length as u32 - 1)).collect();
-    Encoded { ids, mentions: mentions.iter().map(|m| m.to_vec()).collect(), sentences }
+    let mentions = mentions.iter().map(|m| m.to_vec()).collect();
+    Encoded { ids, mentions, sentences, ..Encoded::default() }
 }
 
 /// Some relations off the diagonal, a few cells with two.

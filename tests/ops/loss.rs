@@ -17,7 +17,7 @@ const OBJECTIVES: [Objective; 6] = [
     Objective::Atgl { alpha: 2.0 },
 ];
 
-/// Cells with 0, 1, 2, 3 and all relations.
+/// Cells with 0, 1, 2, 3 and all relations; every seventh, of each of these kinds, is left out.
 fn labels(cells: usize, classes: usize) -> Labels {
     let mut labels = Labels::new(cells, classes);
     for cell in 0..cells {
@@ -26,6 +26,7 @@ fn labels(cells: usize, classes: usize) -> Labels {
             .filter(|_| classes > 1)
             .for_each(|i| labels.set(cell, 1 + (cell * 7 + i * 41) % (classes - 1)));
     }
+    (3..cells).step_by(7).for_each(|cell| labels.leave_out(cell));
     labels
 }
 
@@ -76,7 +77,7 @@ struct Case {
 impl Case {
     fn plain<T: Plain>(&self, v: &[Vec<T>]) -> Vec<T> {
         let labels = labels(self.cells, self.classes);
-        let rows = v[0].chunks(self.classes).enumerate();
+        let rows = v[0].chunks(self.classes).enumerate().filter(|(i, _)| i % 7 != 3);
         let total = rows.fold(T::ZERO, |sum, (i, l)| {
             let extra = self.teacher.as_ref().map_or(T::ZERO, |(t, weight, kind)| {
                 let t: Vec<T> = t[i * self.classes..][..self.classes].iter().map(|&x| T::of(x)).collect();
@@ -239,6 +240,37 @@ fn a_bad_cell_has_a_bad_gradient_on_the_cpu() {
 fn a_bad_cell_has_a_bad_gradient_on_the_gpu() {
     let Some((device, _turn)) = gpu() else { return };
     a_bad_cell_has_a_bad_gradient(&device, DType::BF16);
+}
+
+/// No loss and a gradient of 0, whatever the cells' logits; nothing else changes.
+fn left_out_cells_count_for_nothing(device: &Device, dtype: DType) {
+    let (cells, classes) = (40, 19);
+    for (objective, kind) in OBJECTIVES.into_iter().zip([Distillation::Mse, Distillation::Kl].into_iter().cycle()) {
+        let outcome = |logit: f64| {
+            let case = Case { cells, classes, objective, teacher: Some((random(5, cells * classes), 0.75, kind)) };
+            let mut x = case.logits();
+            (0..x.values.len()).filter(|i| i / classes % 7 == 3).for_each(|i| x.values[i] = logit);
+            run(device, dtype, &[x], &|tape, t| case.run(tape, &t[0]), 0.0)
+        };
+        let plain = outcome(1.0);
+        let mut of_left_out = plain.grads[0].chunks(classes).skip(3).step_by(7).flatten();
+        assert!(of_left_out.all(|&g| g == 0.0), "{objective:?}");
+        for logit in [f64::NAN, f64::INFINITY, -3e4] {
+            let got = outcome(logit);
+            assert!(got.value == plain.value && got.grads == plain.grads, "{objective:?} {logit}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn left_out_cells_count_for_nothing_on_the_cpu() {
+    left_out_cells_count_for_nothing(&poisoned(2), DType::F32);
+}
+
+#[test]
+fn left_out_cells_count_for_nothing_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    left_out_cells_count_for_nothing(&device, DType::BF16);
 }
 
 #[test]

@@ -46,14 +46,17 @@ fn rows<T: Real, D: Element>(
         let mut sums = Terms::default();
         for (i, l) in l.chunks_exact(classes).enumerate() {
             let row = b * PARTIAL + i;
+            let to = dlogits.get_mut(i * classes..(i + 1) * classes);
+            if labels.is_left_out(row) {
+                to.into_iter().flatten().for_each(|to| *to = round(T::ZERO));
+                continue;
+            }
             let own = row_loss(l, &positives(labels, row), objective, &mut d);
             let distilled = t.map_or(0.0, |(t, teacher)| distil(l, &t[row * classes..][..classes], teacher, &mut d));
             sums.objective += own;
             sums.distillation += distilled;
             scale(&mut d, T::of(if (own + distilled).is_finite() { mean } else { f64::NAN }));
-            if let Some(dlogits) = dlogits.get_mut(i * classes..(i + 1) * classes) {
-                dlogits.iter_mut().zip(&d).for_each(|(to, &d)| *to = round(d));
-            }
+            to.into_iter().flatten().zip(&d).for_each(|(to, &d)| *to = round(d));
         }
         sums
     };

@@ -10,8 +10,10 @@
 //!
 //! Distillation: MSE `mean over cells x R of (l - t)^2`, or `KL(teacher || student)` of the softmax over
 //! all classes, `sum over r of p^t_r (log p^t_r - log p^s_r)`, mean over cells.
-//! Means divide by `cells`, the rows of the whole batch, so that parts of a split batch add up; of no
-//! cells the loss is 0.
+//! Means divide by `cells`, the rows of the whole batch that are not left out, so that parts of a split batch add up;
+//! of no cells the loss is 0.
+//! A cell that the labels leave out (no candidate pair of its document) costs nothing, in either term, and has a gradient
+//! of 0, whatever its logits.
 //! A cell whose loss is no finite number has a gradient of NaN: the norm of all gradients tells.
 //! The row's exponentials are summed in the working type, everything of a gold class (on a GPU in f32) and
 //! the sum over cells is f64, in a fixed order. Reads R values a cell (2R with a teacher), writes R in
