@@ -2,7 +2,7 @@
 
 use super::output::Output;
 use super::progress::Progress;
-use super::setup::{InputArgs, ModelArgs};
+use super::setup::{InputArgs, ModelArgs, RuleArgs};
 use crate::data::output::{OutputFormat, PredictionWriter, Triple};
 use crate::data::{self, Options, Relations};
 use crate::device::Device;
@@ -32,6 +32,8 @@ pub struct ExtractArgs {
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub rule: RuleArgs,
     /// File for the result, written whole or not at all; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
@@ -71,7 +73,7 @@ pub enum OnError {
 const SOME_REFUSED: u8 = 1;
 
 pub fn run(args: &ExtractArgs) -> Result<u8> {
-    let (device, extractor) = args.model.open(args.verbose)?;
+    let (device, extractor) = args.model.open(&args.rule, args.verbose)?;
     let output = Output::create(&args.output)?;
     let wanted = wanted(&args.relations, &extractor.relations)?;
     let mut writer = PredictionWriter::new(output, args.to, &extractor.digest, &extractor.relations);

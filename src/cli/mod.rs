@@ -11,6 +11,7 @@ pub mod model;
 pub mod output;
 pub mod progress;
 pub mod setup;
+pub mod threshold;
 pub mod train;
 
 use crate::error::Result;
@@ -37,6 +38,7 @@ enum Command {
     Extract(extract::ExtractArgs),
     Eval(eval::EvalArgs),
     Train(train::TrainArgs),
+    Threshold(threshold::ThresholdArgs),
     Check(check::CheckArgs),
     Model(model::ModelCommand),
     Demo(demo::DemoArgs),
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<u8> {
     match command {
         Command::Extract(args) => extract::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Threshold(args) => threshold::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Model(args) => model::run(&args),

@@ -9,6 +9,7 @@ mod predictions;
 mod report;
 mod sampling;
 mod tally;
+pub mod tuning;
 
 pub use curves::Curves;
 pub use facts::Facts;
