@@ -1,7 +1,9 @@
 //! From documents to triples with a trained model.
 
+mod calibration;
 mod stream;
 
+pub use calibration::{CALIBRATION, Calibration, Sigmoid};
 pub use stream::{Outcome, Stream};
 
 use crate::checkpoint::open_to_infer;
@@ -62,14 +64,26 @@ pub struct Extractor {
     pub model: Model,
     pub tokenizer: Tokenizer,
     pub relations: Relations,
+    /// Its threshold comes on top of the calibration's shifts.
     pub rule: Rule,
+    /// From `calibration.json`, where the directory has one.
+    pub calibration: Option<Calibration>,
     /// `sha256:` and the hash of the weights' bytes, for the output.
     pub digest: String,
 }
 
 impl Extractor {
-    /// Opens `config.json`, `tokenizer.json`, `relations.json` and the weights of `dir`.
+    /// Opens `config.json`, `tokenizer.json`, `relations.json`, the weights of `dir` and its `calibration.json`, if any.
     pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let mut extractor = Self::open_uncalibrated(dir, device)?;
+        let path = extractor.dir.join(CALIBRATION);
+        if path.exists() {
+            extractor.calibration = Some(Calibration::load(&path, &extractor.relations)?);
+        }
+        Ok(extractor)
+    }
+    /// As [`Extractor::open`], as if there were no `calibration.json`.
+    pub fn open_uncalibrated(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
         let (model, digest) = {
             let _span = device.profile().span("load weights");
@@ -80,21 +94,38 @@ impl Extractor {
         let tokenizer = Tokenizer::open(dir)?;
         let relations = open_relations(dir, &model)?;
         let rule = Rule { threshold: 0.0, max_labels: top_k, evidence: None };
-        Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, digest })
+        Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, calibration: None, digest })
     }
     /// The word pieces of a document.
     pub fn encode(&self, document: &Document) -> Result<Encoded> {
         let _span = self.model.params.device().profile().span("tokenize");
         self.tokenizer.encode(document)
     }
-    /// Triples of each document: by cell, the surest first.
+    /// Triples of each document: by cell, the surest first. Of one pair the largest margins, at most `max_labels`, that
+    /// are [`Extractor::above`] the rule's threshold.
     pub fn predict(&self, documents: &[&Encoded]) -> Result<Vec<Vec<Triple>>> {
-        predict(&self.model, documents, self.rule)
+        // Asked for a little more than is wanted: one comparison, in `above`, decides whatever is rounded.
+        const MORE: f64 = 1e-3;
+        let lowest = self.calibration.as_ref().map_or(0.0, Calibration::lowest);
+        let rule = Rule { threshold: self.rule.threshold + lowest - MORE, ..self.rule };
+        let mut found = predict(&self.model, documents, rule)?;
+        for triples in &mut found {
+            triples.retain(|t| self.above(t) > self.rule.threshold);
+            let Some(sigmoid) = self.calibration.as_ref().and_then(|c| c.score) else { continue };
+            triples.iter_mut().for_each(|t| t.score = sigmoid.score(f64::from(t.margin)) as f32);
+        }
+        Ok(found)
+    }
+    /// The margin of a triple above the calibrated threshold of its relation.
+    pub fn above(&self, triple: &Triple) -> f64 {
+        let shift = self.calibration.as_ref().map_or(0.0, |c| c.shift(self.relations.code(triple.relation)));
+        f64::from(triple.margin) - shift
     }
     /// Encodes and predicts, in batches of the default budget.
     pub fn extract(&self, documents: &[Document]) -> Result<Vec<Vec<Triple>>> {
         let encoded: Vec<Encoded> = documents.iter().map(|d| self.encode(d)).collect::<Result<_>>()?;
-        predict_all(&self.model, &encoded, self.rule, Budget::default())
+        let predict = |run: std::ops::Range<usize>| self.predict(&encoded[run].iter().collect::<Vec<_>>());
+        Ok(batches(&encoded, Budget::default()).into_iter().map(predict).collect::<Result<Vec<_>>>()?.concat())
     }
 }
 

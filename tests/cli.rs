@@ -123,6 +123,7 @@ fn every_help_shows_examples() {
     let commands = [
         &["extract"][..],
         &["eval"],
+        &["threshold"],
         &["train"],
         &["check"],
         &["model"],
@@ -145,7 +146,7 @@ fn every_help_shows_examples() {
 #[test]
 fn wrong_flags_are_usage_errors() {
     let room = Room::with_model();
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 16] = [
         &[],
         &["extract"],
         &["extract", "x", "--to", "pdf"],
@@ -155,6 +156,8 @@ fn wrong_flags_are_usage_errors() {
         &["extract", "x", "--max-memory", "2 cups"],
         &["eval", "--gold", "x", "--pred", "y", "-m", "z"],
         &["extract", "x", "--device", "cuda", "--precision", "f32"],
+        &["threshold", "--gold", "x", "--min-gold", "5"],
+        &["threshold", "--gold", "x", "--keep-threshold"],
         &["no-such-command"],
         &["extract", "x", "--evidence-threshold", "0.5"],
         &["extract", "x", "--evidence", "--evidence-threshold", "nan"],
@@ -390,13 +393,23 @@ fn eval_of_a_model_is_eval_of_its_output() {
         });
         report
     };
+    // Only lines have margins, and only the model knows what lies below the threshold.
+    let curves = |report: &mut Value| report.as_object_mut().unwrap().remove("curves");
     for gold in [TWO, BIORED, CDR] {
-        let of_model = figures(gold, &["-m", "model", threshold]);
+        let mut of_model = figures(gold, &["-m", "model", threshold]);
+        let of_model_curves = curves(&mut of_model).unwrap();
         assert!(of_model["predicted"].as_u64().unwrap() > 0, "{gold}: {of_model}");
         assert_eq!(of_model["duplicates"], 0, "{gold}");
         for (to, file) in [("jsonl", "p.jsonl"), ("docred", "p.json")] {
             room.run(&["extract", "-m", "model", threshold, gold, "--to", to, "-o", file]).ok();
-            assert_eq!(figures(gold, &["--pred", file]), of_model, "{gold} {to}");
+            let mut of_file = figures(gold, &["--pred", file]);
+            let of_file_curves = curves(&mut of_file);
+            assert_eq!(of_file, of_model, "{gold} {to}");
+            assert_eq!(of_file_curves.is_some(), to == "jsonl");
+            let Some(of_file_curves) = of_file_curves else { continue };
+            assert_eq!(of_file_curves["reliability"], of_model_curves["reliability"]);
+            let own = |curves: &Value| curves["points"].as_array().unwrap().iter().find(|p| p["shift"] == 0.0).cloned();
+            assert!(own(&of_file_curves).is_some() && own(&of_file_curves) == own(&of_model_curves));
         }
     }
 }
@@ -426,6 +439,82 @@ fn concepts_and_candidate_pairs_are_extracted() {
     {
         assert!(checked.contains(says), "{checked}");
     }
+}
+
+#[test]
+fn two_sets_of_predictions_are_compared() {
+    let room = Room::new();
+    let (gold, pred) = (room.file("g", GOLD), room.file("p", PRED));
+    let other = room.file("o \"<b>", r#"{"id":"A","relations":[{"h":"e0","t":"e1","r":"P17"}]}"#);
+    let args = ["eval", "--gold", &gold, "--pred", &pred, "--against", &other];
+    let report: Value = serde_json::from_str(&room.run(&[&args[..], &["--json"]].concat()).ok().out).unwrap();
+    let against = &report["against"];
+    // 80 against 2/3: one of one, one of two found.
+    assert!((against["difference"].as_f64().unwrap() - (80.0 - 200.0 / 3.0)).abs() < 1e-9, "{against}");
+    assert_eq!((&against["p_value"], &report["f1"]), (&json!(1.0), &against["f1"]), "one document: nothing is certain");
+    let text = room.run(&args).ok().out;
+    assert!(text.contains("(F1 66.67): +13.33, between") && text.contains("p = 1.0000"), "{text}");
+    room.run(&["eval", "--gold", &gold, "--pred", &pred, "--against", "nowhere"]).fails(6, "nowhere").in_one_line();
+    let room = Room::with_model();
+    room.run(&["extract", "-m", "model", TWO, LOW, "-o", "p.jsonl"]).ok();
+    let same = room.run(&["eval", "-m", "model", "--gold", TWO, LOW, "--against", "p.jsonl", "--json"]).ok().out;
+    assert_eq!(serde_json::from_str::<Value>(&same).unwrap()["against"]["difference"], 0.0);
+}
+
+#[test]
+fn a_threshold_is_found_and_used() {
+    let room = Room::with_model();
+    let plain = room.run(&["extract", "-m", "model", TWO, "--threshold=-0.5"]).ok().lines();
+    let found = room.run(&["threshold", "-m", "model", "--gold", TWO, "--json"]).ok();
+    let found: Value = serde_json::from_str(&found.out).unwrap();
+    let best = &found["after"]["f1"];
+    assert!(best.as_f64() >= found["before"]["f1"].as_f64() && found["expected"]["f1"].is_number(), "{found}");
+    let eval = |args: &[&str]| -> Value {
+        let out = room.run(&[&["eval", "-m", "model", "--gold", TWO, "--json"], args].concat()).ok().out;
+        serde_json::from_str(&out).unwrap()
+    };
+    assert_eq!((&eval(&[])["f1"], &eval(&[])["calibration"]), (best, &json!("model/calibration.json")));
+    assert_eq!(eval(&["--no-calibration"])["f1"], found["before"]["f1"]);
+    let verified = room.run(&["model", "verify", "model"]).ok().out;
+    assert!(verified.contains("manifest: 5 files"), "{verified}");
+    let again = ["threshold", "-m", "model", "--gold", TWO, "--per-relation", "--min-gold", "1", "--calibrate"];
+    let text = room.run(&again);
+    // Two documents and random weights: whether scores can be calibrated is the weights' luck.
+    assert!(
+        text.code == 0 && text.out.contains("written to model/") || text.err.contains("E-CALIBRATION"),
+        "{}",
+        text.err
+    );
+    room.run(&["threshold", "-m", "model", "--gold", TWO, "-q", "-o", "elsewhere.json"]).ok();
+    let printed = room.run(&["threshold", "-m", "model", "--gold", TWO, "-q", "-o", "-"]).ok().out;
+    assert_eq!(fs::read_to_string(room.path("elsewhere.json")).unwrap(), printed);
+    room.run(&["model", "verify", "model", "-q"]).ok();
+
+    let write = |text: &str| room.file("model/calibration.json", text);
+    let extract = |args: &[&str]| room.run(&[&["extract", "-m", "model", TWO], args].concat());
+    fs::remove_file(room.path("model/MANIFEST.sha256")).unwrap();
+    write(r#"{"schema":"docre.calibration.v1","model":"","shift":-0.25,"relations":{"P17":50},"score":{"a":2,"b":1}}"#);
+    let shifted = extract(&["--threshold=-0.25"]).ok().lines();
+    let mut seen = 0;
+    for (was, is) in plain.iter().zip(&shifted) {
+        let was = was["relations"].as_array().unwrap().iter().filter(|r| r["r"] != "P17");
+        let is = is["relations"].as_array().unwrap();
+        assert_eq!(was.clone().count(), is.len(), "{is:?}");
+        seen += is.len();
+        for (was, is) in was.zip(is) {
+            let margin = is["margin"].as_f64().unwrap();
+            let score = 1.0 / (1.0 + (-2.0 * margin - 1.0).exp());
+            assert!(was["margin"] == is["margin"] && (is["score"].as_f64().unwrap() - score).abs() < 1e-6, "{is}");
+        }
+    }
+    assert!(seen > 0, "{shifted:?}");
+    assert_eq!(extract(&["--threshold=-0.5", "--no-calibration"]).ok().lines(), plain);
+    write("{}");
+    extract(&[]).fails(4, "calibration.json").in_one_line();
+    room.run(&["model", "verify", "model"]).fails(4, "calibration.json").in_one_line();
+    assert_eq!(extract(&["--threshold=-0.5", "--no-calibration"]).ok().lines(), plain);
+    room.run(&["threshold", "-m", "model", "--gold", TWO]).ok();
+    extract(&[]).ok();
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! renamed into place: what is visible is complete. Readers still verify, for damage comes from
 //! elsewhere too, and [`latest_complete`] falls back past what does not verify.
 
-use super::atomic::{hidden_sibling, parent_of, sync_directory, temporary_sibling};
+use super::atomic::{hidden_sibling, parent_of, sync_directory, temporary_sibling, write_atomic};
 use super::shards::check_file_name;
 use super::tensors::{open_regular, read_bounded};
 use crate::text::one_line;
@@ -60,8 +60,7 @@ impl Staging {
     }
 
     fn publish(&mut self, target: &Path) -> Result<()> {
-        let lines: String = self.digests.iter().map(|(file, hash)| format!("{hash}  {file}\n")).collect();
-        let lines = format!("# {} files\n{lines}", self.digests.len());
+        let lines = manifest(&self.digests);
         self.write_synced(MANIFEST, |out| out.write_all(lines.as_bytes()).map_err(|e| Error::io(MANIFEST, e)))?;
         sync_directory(&self.dir)?;
         let replaced = park(target)?;
@@ -85,6 +84,29 @@ pub fn save_directory(dir: impl AsRef<Path>, fill: impl FnOnce(&mut Staging) -> 
     let mut staging = Staging::create(temporary_sibling(dir)?)?;
     fill(&mut staging)?;
     staging.publish(dir)
+}
+
+/// Writes one more file into a finished directory, or replaces it. A manifest, if there is one, is true at every moment:
+/// it forgets the old file first, and lists the new one last.
+pub fn put_file(dir: impl AsRef<Path>, name: &str, bytes: &[u8]) -> Result<()> {
+    let dir = dir.as_ref();
+    check_file_name(name)?;
+    if !dir.join(MANIFEST).exists() {
+        return write_atomic(dir.join(name), bytes);
+    }
+    let mut listed = read_manifest(dir)?;
+    if listed.remove(name).is_some() {
+        write_atomic(dir.join(MANIFEST), manifest(&listed).as_bytes())?;
+    }
+    write_atomic(dir.join(name), bytes)?;
+    listed.insert(name.into(), hex(&Sha256::digest(bytes)));
+    write_atomic(dir.join(MANIFEST), manifest(&listed).as_bytes())
+}
+
+/// The text of `MANIFEST.sha256`: names and their hashes.
+fn manifest(digests: &BTreeMap<String, String>) -> String {
+    let lines: String = digests.iter().map(|(file, hash)| format!("{hash}  {file}\n")).collect();
+    format!("# {} files\n{lines}", digests.len())
 }
 
 /// Moves what stands at `target` aside, to `.NAME.old-PID`. A directory cannot be replaced in one

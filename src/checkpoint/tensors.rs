@@ -193,7 +193,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, u64)> {
 }
 
 /// Reads a small text file whose size is bounded before it is read.
-pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, length) = open_regular(path)?;
     if length > limit {
         return Err(Error::io(path, format!("{length} bytes, at most {limit} are read")));

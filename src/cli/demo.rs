@@ -2,7 +2,7 @@
 
 use super::assets::{DEMO_DOCUMENTS, find};
 use super::extract::{Screen, read_all};
-use super::setup::{InputArgs, ModelArgs, describe};
+use super::setup::{InputArgs, ModelArgs, RuleArgs, describe};
 use crate::data::output::{OutputFormat, PredictionWriter};
 use crate::error::{Error, Result};
 use crate::extract::{Outcome, Stream};
@@ -24,6 +24,8 @@ pub struct DemoArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
+    pub rule: RuleArgs,
+    #[command(flatten)]
     pub input: InputArgs,
     /// Say on stderr what was chosen: device, model
     #[arg(short, long, conflicts_with = "quiet")]
@@ -35,7 +37,7 @@ pub struct DemoArgs {
 
 pub fn run(args: &DemoArgs) -> Result<u8> {
     let inputs = if args.inputs.is_empty() { vec![examples()?] } else { args.inputs.clone() };
-    let (device, extractor) = args.model.open(args.verbose)?;
+    let (device, extractor) = args.model.open(&args.rule, args.verbose)?;
     let mut writer = PredictionWriter::new(std::io::stdout(), OutputFormat::Table, "", &extractor.relations);
     let mut screen = Screen::new(true);
     let mut stream = Stream::new(&extractor, args.model.budget(), |outcome| match outcome {

@@ -1,13 +1,14 @@
 //! `docre eval`
 
 use super::extract::{Screen, read_all, show_profile};
-use super::setup::{InputArgs, ModelArgs};
+use super::setup::{InputArgs, ModelArgs, RuleArgs};
 use crate::checkpoint::write_atomic;
-use crate::data::{self, Document, Relations};
+use crate::data::{self, Document, Options};
 use crate::error::{Error, Result};
-use crate::extract::{Outcome, Stream};
+use crate::extract::{Budget, CALIBRATION, Extractor, Outcome, Stream};
 use crate::metrics::baseline::{Baseline, type_pair_baseline};
-use crate::metrics::{Evaluator, Facts, Gold, Report, html};
+use crate::metrics::curves::LOWEST;
+use crate::metrics::{Comparison, Evaluator, Facts, Gold, Report, html};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,12 @@ use std::path::{Path, PathBuf};
 /// Score predictions, or a model, against gold documents
 ///
 /// F1 as the official evaluation of DocRED and Re-DocRED counts it, Ign F1 where a training set is given,
-/// and more. All figures are percent. Undirected relations (PubTator) are pairs of concept ids with a type,
-/// whichever of the two a prediction calls head.
+/// evidence F1 where predictions name sentences, and more. All figures are percent. Undirected relations (PubTator)
+/// are pairs of concept ids with a type, whichever of the two a prediction calls head.
+///
+/// Where every prediction has its margin, --json also has the curve of precision and recall over shifts of
+/// the threshold, and the reliability of scores. A model is asked for relations below its own threshold, too;
+/// a file has only what was written: its curve begins at its lowest margin.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   docre eval --gold dev.json --pred result.json
@@ -24,6 +29,7 @@ use std::path::{Path, PathBuf};
   docre eval --gold Test.PubTator -m runs/biored/best
   docre eval --gold documents.jsonl --pred relations.jsonl --json | jq .f1
   docre eval --gold dev.json -m runs/demo/best --report report.html
+  docre eval --gold dev.json --pred mine.jsonl --against theirs.jsonl
 
 Exit codes: 0 ok, 2 usage, 3 bad document, 4 bad model, 5 device or memory, 6 a file cannot be read")]
 pub struct EvalArgs {
@@ -33,6 +39,9 @@ pub struct EvalArgs {
     /// Predictions: docre.v1 lines or the official list; without it, the model predicts
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     pub pred: Option<PathBuf>,
+    /// Other predictions for the same documents: the difference of F1, and whether it may be chance
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
     /// For Ign F1: a list of [head, tail, relation], or a training file with labels
     #[arg(long, value_name = "FILE")]
     pub train_facts: Vec<PathBuf>,
@@ -41,6 +50,8 @@ pub struct EvalArgs {
     pub baseline_train: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub rule: RuleArgs,
     #[command(flatten)]
     pub input: InputArgs,
     /// Also write the figures as a page for a browser, in one file
@@ -67,6 +78,11 @@ struct Figures {
     /// The weights that predicted.
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
+    /// The calibration in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<Comparison>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Baseline>,
 }
@@ -74,20 +90,26 @@ struct Figures {
 pub fn run(args: &EvalArgs) -> Result<u8> {
     let facts = read_facts(&args.train_facts)?;
     let mut evaluator = Evaluator::default();
-    let (relations, model) = match &args.pred {
+    let mut extractor = None;
+    match &args.pred {
         Some(pred) => {
             each_document(&args.gold, args, |document| evaluator.add_gold(document))?;
             evaluator.read_predictions(pred)?;
-            (None, None)
         }
-        None => {
-            let (relations, digest) = predict(args, &mut evaluator)?;
-            (Some(relations), Some(digest))
-        }
-    };
+        None => extractor = Some(predict(args, &mut evaluator)?),
+    }
+    let mut against = None;
+    if let Some(file) = &args.against {
+        let mut other = Evaluator::new(evaluator.gold().clone());
+        other.read_predictions(file)?;
+        against = Some(evaluator.compare(&other));
+    }
     let baseline = baseline(args, evaluator.gold())?;
-    let report = evaluator.report(facts.as_ref(), relations.as_ref());
-    let figures = Figures { report, model, baseline };
+    let report = evaluator.report(facts.as_ref(), extractor.as_ref().map(|e| &e.relations));
+    let calibrated = extractor.as_ref().filter(|e| e.calibration.is_some());
+    let calibration = calibrated.map(|e| e.dir.join(CALIBRATION).display().to_string());
+    let model = extractor.map(|e| e.digest);
+    let figures = Figures { report, model, calibration, against, baseline };
     if let Some(path) = &args.report {
         write_page(args, path, &figures)?;
     }
@@ -112,31 +134,46 @@ fn unlabelled(files: &[PathBuf]) -> Error {
     Error::data("E-LABEL", format!("{}: no document has labels", names.join(", "))).fix("give a file with gold labels")
 }
 
-/// Reads the gold documents once: each is gold, and is predicted.
-fn predict(args: &EvalArgs, evaluator: &mut Evaluator) -> Result<(Relations, String)> {
-    let (device, extractor) = args.model.open(args.verbose)?;
-    let mut screen = Screen::new(args.quiet);
+fn predict(args: &EvalArgs, evaluator: &mut Evaluator) -> Result<Extractor> {
+    let (device, mut extractor) = args.model.open(&args.rule, args.verbose)?;
+    judge(&mut extractor, &args.gold, args.input.options(), args.model.budget(), args.quiet, evaluator)?;
+    if args.profile {
+        show_profile(&device);
+    }
+    Ok(extractor)
+}
+
+/// Reads gold documents once: each is gold, and is predicted, also below the threshold.
+pub fn judge(
+    extractor: &mut Extractor,
+    gold: &[PathBuf],
+    options: Options,
+    budget: Budget,
+    quiet: bool,
+    evaluator: &mut Evaluator,
+) -> Result<()> {
+    let threshold = extractor.rule.threshold;
+    extractor.rule.threshold = threshold.min(LOWEST);
+    let extractor = &*extractor;
+    let mut screen = Screen::new(quiet);
     let mut labelled = false;
-    let mut stream = Stream::new(&extractor, args.model.budget(), |outcome| match outcome {
-        Outcome::Found { document, triples, .. } => {
+    let mut stream = Stream::new(extractor, budget, |outcome| match outcome {
+        Outcome::Found { document, mut triples, .. } => {
             labelled |= document.labels.is_some();
-            screen.found(triples.len());
             evaluator.add_gold(&document);
+            let candidates = triples.iter().map(|t| (t, extractor.above(t) as f32));
+            evaluator.add_candidates(&document, candidates, &extractor.relations);
+            triples.retain(|t| extractor.above(t) > threshold);
+            screen.found(triples.len());
             evaluator.add_triples(&document, &triples, &extractor.relations);
             Ok(())
         }
         Outcome::Refused { error, .. } => Err(error), // a score must be one of all documents
     });
-    read_all(&args.gold, args.input.options(), &mut stream)?;
+    read_all(gold, options, &mut stream)?;
     stream.finish()?;
     screen.finish();
-    if args.profile {
-        show_profile(&device);
-    }
-    if !labelled {
-        return Err(unlabelled(&args.gold));
-    }
-    Ok((extractor.relations, extractor.digest))
+    if labelled { Ok(()) } else { Err(unlabelled(gold)) }
 }
 
 fn read_facts(files: &[PathBuf]) -> Result<Option<Facts>> {
@@ -187,6 +224,21 @@ fn print(args: &EvalArgs, figures: &Figures) -> std::io::Result<()> {
         return writeln!(out);
     }
     write!(out, "{}", figures.report)?;
+    if let Some(path) = &figures.calibration {
+        writeln!(out, "thresholds and scores of {path} (--no-calibration: without it)")?;
+    }
+    if let (Some(file), Some(c)) = (&args.against, &figures.against) {
+        let [low, high] = c.difference_interval;
+        writeln!(
+            out,
+            "against {} (F1 {:.2}): {:+.2}, between {low:+.2} and {high:+.2} in 95 % of paired bootstrap samples; p = {:.4} \
+             (two-sided, approximate randomisation over documents)",
+            file.display(),
+            c.against_f1,
+            c.difference,
+            c.p_value
+        )?;
+    }
     if let Some(Baseline { always, cut, share }) = figures.baseline {
         writeln!(out, "baseline, one relation for each pair of types: F1 {:.2}", always.f1)?;
         writeln!(

@@ -2,7 +2,7 @@
 
 use super::output::Output;
 use super::progress::Progress;
-use super::setup::{InputArgs, ModelArgs};
+use super::setup::{InputArgs, ModelArgs, RuleArgs};
 use crate::data::output::{OutputFormat, PredictionWriter, Triple};
 use crate::data::{self, Options, Relations};
 use crate::device::Device;
@@ -34,6 +34,8 @@ pub struct ExtractArgs {
     pub inputs: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub rule: RuleArgs,
     /// File for the result, written whole or not at all; `-` is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
@@ -83,7 +85,7 @@ pub fn run(args: &ExtractArgs) -> Result<u8> {
     if args.evidence && !matches!(args.to, OutputFormat::Jsonl | OutputFormat::Docred) {
         return Err(Error::usage("this format has no place for --evidence").fix("--to jsonl or --to docred"));
     }
-    let (device, mut extractor) = args.model.open(args.verbose)?;
+    let (device, mut extractor) = args.model.open(&args.rule, args.verbose)?;
     extractor.rule.evidence = args.evidence.then_some(args.evidence_threshold);
     let output = Output::create(&args.output)?;
     let wanted = wanted(&args.relations, &extractor.relations)?;

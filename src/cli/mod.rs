@@ -12,6 +12,7 @@ pub mod model;
 pub mod output;
 pub mod progress;
 pub mod setup;
+pub mod threshold;
 pub mod train;
 
 use crate::error::Result;
@@ -39,6 +40,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Train(train::TrainArgs),
     Distill(distill::DistillArgs),
+    Threshold(threshold::ThresholdArgs),
     Check(check::CheckArgs),
     Model(model::ModelCommand),
     Demo(demo::DemoArgs),
@@ -65,6 +67,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Extract(args) => extract::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Distill(args) => distill::run(&args),
+        Command::Threshold(args) => threshold::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Model(args) => model::run(&args),

@@ -50,9 +50,6 @@ pub struct ModelArgs {
     /// Most memory for tensors, weights included, e.g. 2GiB; a document that needs more is refused
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub max_memory: Option<usize>,
-    /// Relations need `logit - threshold logit` above this margin
-    #[arg(long, value_name = "MARGIN", default_value_t = 0.0, allow_negative_numbers = true, value_parser = finite)]
-    pub threshold: f64,
     /// Most relations of one ordered pair [default: the model's top_k]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_labels: Option<usize>,
@@ -65,6 +62,17 @@ pub struct ModelArgs {
     /// Most documents at once [default: no limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch_size: Option<usize>,
+}
+
+/// Which margins make a relation.
+#[derive(clap::Args, Debug)]
+pub struct RuleArgs {
+    /// Relations need `logit - threshold logit` above this margin, on top of the model's calibration
+    #[arg(long, value_name = "MARGIN", default_value_t = 0.0, allow_negative_numbers = true, value_parser = finite)]
+    pub threshold: f64,
+    /// As if the model had no calibration.json (`docre threshold` writes one)
+    #[arg(long)]
+    pub no_calibration: bool,
 }
 
 /// How to read the files of documents.
@@ -104,16 +112,21 @@ impl InputArgs {
 
 impl ModelArgs {
     /// The device and the model on it, ready with the rule that the flags name.
-    pub fn open(&self, verbose: bool) -> Result<(Device, Extractor)> {
+    pub fn open(&self, rule: &RuleArgs, verbose: bool) -> Result<(Device, Extractor)> {
         let device = self.device()?;
         let dir = assets::model(self.model.as_deref())?;
         let start = Instant::now();
-        let mut extractor = Extractor::open(&dir, &device)?;
+        let open = if rule.no_calibration { Extractor::open_uncalibrated } else { Extractor::open };
+        let mut extractor = open(&dir, &device)?;
         if verbose {
             eprintln!("device: {}", describe(&device));
             eprintln!("model: {}, read in {:.2} s", dir.display(), start.elapsed().as_secs_f64());
+            if let Some(calibration) = &extractor.calibration {
+                let (shift, others) = (calibration.shift, calibration.relations.len());
+                eprintln!("calibration: threshold shifted by {shift}, {others} relations by other shifts");
+            }
         }
-        extractor.rule.threshold = self.threshold;
+        extractor.rule.threshold = rule.threshold;
         extractor.rule.max_labels = self.max_labels.unwrap_or(extractor.rule.max_labels);
         Ok((device, extractor))
     }

@@ -16,6 +16,8 @@ pub struct GoldEntity {
     pub names: Vec<String>,
     /// Sentences with a mention, ascending.
     pub sentences: Vec<u32>,
+    /// How many mentions it has.
+    pub mentions: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -102,5 +104,7 @@ fn read_entity(document: &Document, entity: &Entity) -> GoldEntity {
     let mut names: Vec<String> = entity.mentions.iter().map(|m| m.name.clone()).collect();
     names.sort_unstable();
     names.dedup();
-    GoldEntity { id: entity.id.clone(), kind: entity.kind.clone(), names, sentences: sentences.into_iter().collect() }
+    let sentences = sentences.into_iter().collect();
+    let mentions = entity.mentions.len();
+    GoldEntity { id: entity.id.clone(), kind: entity.kind.clone(), names, sentences, mentions }
 }

@@ -6,24 +6,28 @@ mod facts;
 pub mod gold;
 mod html;
 mod names;
+mod predictions;
 mod report;
+mod sampling;
+mod tally;
+pub mod tuning;
 
+pub use curves::Curves;
 pub use facts::Facts;
 pub use gold::Gold;
 pub use html::html;
-pub use report::{RelationScore, Report, Score};
+pub use predictions::{Details, Prediction};
+pub use report::{BucketScore, RelationScore, Report, Score};
+pub use sampling::Comparison;
 
-use crate::data::frames::{Frames, Shape};
 use crate::data::output::Triple;
-use crate::data::place::json_error;
 use crate::data::{Document, Relations};
-use crate::error::{Error, Result};
-use gold::{Fact, GoldDocument};
+use gold::Fact;
 use names::Names;
-use report::{harmonic, ratio};
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::Path;
+use report::harmonic;
+use sampling::Units;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use tally::Tally;
 
 /// The frequent relations of the DocRED literature; all others are the long tail.
 pub const FREQUENT: [&str; 10] = ["P17", "P131", "P27", "P150", "P175", "P577", "P463", "P527", "P495", "P361"];
@@ -33,37 +37,33 @@ pub const FREQUENT: [&str; 10] = ["P17", "P131", "P27", "P150", "P175", "P577", 
 pub struct Evaluator {
     gold: Gold,
     /// Per gold document; relations are numbers of `relations`.
-    predicted: Vec<BTreeSet<Fact>>,
+    predicted: Vec<BTreeMap<Fact, Details>>,
     relations: Names,
     /// Predictions that fit no gold document or entity: counted, never correct.
-    stray_titles: HashSet<[String; 4]>,
-    stray_entities: HashSet<[String; 4]>,
+    stray_titles: HashMap<[String; 4], Details>,
+    stray_entities: HashMap<[String; 4], Details>,
     duplicates: usize,
+    /// What the model would predict at a lower threshold: document, triple, margin above its own threshold.
+    candidates: Vec<(u32, Fact, f32)>,
 }
 
-#[derive(Deserialize)]
-struct SubmissionRow {
-    title: String,
-    h_idx: i64,
-    t_idx: i64,
-    r: String,
-}
-
-#[derive(Deserialize)]
-struct PredictionLine {
-    id: String,
-    #[serde(default)]
-    relations: Vec<PredictionRelation>,
-}
-
-#[derive(Deserialize)]
-struct PredictionRelation {
-    h: String,
-    t: String,
-    r: String,
+/// What a model would predict at a low enough threshold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Number of the gold document.
+    pub document: u32,
+    /// For [`Evaluator::relation`].
+    pub relation: u32,
+    /// Above the model's own threshold.
+    pub margin: f32,
+    pub correct: bool,
 }
 
 impl Evaluator {
+    pub fn new(gold: Gold) -> Self {
+        Evaluator { gold, ..Evaluator::default() }
+    }
+
     pub fn add_gold(&mut self, document: &Document) {
         self.gold.add(document);
     }
@@ -73,96 +73,114 @@ impl Evaluator {
     }
 
     pub fn clear_predictions(&mut self) {
-        self.predicted.clear();
-        self.stray_titles.clear();
-        self.stray_entities.clear();
-        self.duplicates = 0;
+        *self = Evaluator::new(std::mem::take(&mut self.gold));
     }
 
-    /// Adds one prediction; entities by index, as the official submission has them.
-    pub fn add(&mut self, title: &str, head: i64, tail: i64, relation: &str) {
-        let Some(d) = self.gold.by_title(title) else {
-            return self.add_stray_title(title, &head.to_string(), &tail.to_string(), relation);
-        };
-        let count = self.gold.documents[d].entities.len();
-        let entity = |i: i64| u32::try_from(i).ok().filter(|&i| (i as usize) < count);
-        self.add_located(d, entity(head), entity(tail), [title, &head.to_string(), &tail.to_string(), relation]);
+    /// Adds one prediction; entities by index, as the official submission has them. Of equal triples the first counts.
+    pub fn add(&mut self, title: &str, head: i64, tail: i64, prediction: impl Into<Prediction>) {
+        let said = [title, &head.to_string(), &tail.to_string()];
+        match self.gold.by_title(title) {
+            Some(d) => {
+                let count = self.gold.documents[d].entities.len();
+                let entity = |i: i64| u32::try_from(i).ok().filter(|&i| (i as usize) < count);
+                self.add_located(d, entity(head), entity(tail), said, prediction.into());
+            }
+            None => self.add_stray_title(said, prediction.into()),
+        }
+    }
+
+    /// Adds one prediction by the ids of document and entities, as `docre.v1` has them.
+    pub fn add_by_id(&mut self, id: &str, head: &str, tail: &str, prediction: impl Into<Prediction>) {
+        match self.gold.by_id(id).or_else(|| self.gold.by_title(id)) {
+            Some(d) => {
+                let document = &self.gold.documents[d];
+                let pair = [document.entity(head), document.entity(tail)];
+                self.add_located(d, pair[0], pair[1], [id, head, tail], prediction.into());
+            }
+            None => self.add_stray_title([id, head, tail], prediction.into()),
+        }
     }
 
     /// Adds the predictions of a model for one gold document.
     pub fn add_triples(&mut self, document: &Document, triples: &[Triple], relations: &Relations) {
         for t in triples {
-            self.add(&document.title, t.head as i64, t.tail as i64, relations.code(t.relation));
+            let details = Details { margin: Some(t.margin), score: Some(t.score), evidence: None };
+            let relation = relations.code(t.relation).to_string();
+            self.add(&document.title, t.head as i64, t.tail as i64, Prediction { relation, details });
         }
     }
 
-    /// Adds one prediction by the ids of document and entities, as `docre.v1` has them.
-    pub fn add_by_id(&mut self, id: &str, head: &str, tail: &str, relation: &str) {
-        let Some(d) = self.gold.by_id(id).or_else(|| self.gold.by_title(id)) else {
-            return self.add_stray_title(id, head, tail, relation);
-        };
-        let document = &self.gold.documents[d];
-        self.add_located(d, document.entity(head), document.entity(tail), [id, head, tail, relation]);
+    /// Adds what the model would predict for a gold document at a lower threshold, for curves and tuning: triples with
+    /// their margins above its own. They are no predictions.
+    pub fn add_candidates<'a>(
+        &mut self,
+        document: &Document,
+        triples: impl Iterator<Item = (&'a Triple, f32)>,
+        relations: &Relations,
+    ) {
+        let Some(d) = self.gold.by_title(&document.title) else { return };
+        for (t, margin) in triples {
+            let fact = (t.head as u32, t.tail as u32, self.relations.add(relations.code(t.relation)));
+            self.candidates.push((d as u32, fact, margin));
+        }
     }
 
-    fn add_stray_title(&mut self, title: &str, head: &str, tail: &str, relation: &str) {
-        let new = self.stray_titles.insert([title, head, tail, relation].map(str::to_string));
+    /// The candidates, each triple once.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let mut found = self.candidates.clone();
+        found.sort_by_key(|&(d, fact, _)| (d, fact));
+        found.dedup_by_key(|(d, fact, _)| (*d, *fact)); // documents that share a title
+        let candidate = |(document, fact, margin): (u32, Fact, f32)| {
+            let correct = self.evidence_of(document as usize, fact).is_some();
+            Candidate { document, relation: fact.2, margin, correct }
+        };
+        found.into_iter().map(candidate).collect()
+    }
+
+    /// The code of a candidate's relation.
+    pub fn relation(&self, number: u32) -> &str {
+        self.relations.text(number)
+    }
+
+    fn add_stray_title(&mut self, said: [&str; 3], prediction: Prediction) {
+        let new = insert(&mut self.stray_titles, stray(said, &prediction), prediction.details);
         self.duplicates += usize::from(!new);
     }
 
-    fn add_located(&mut self, d: usize, head: Option<u32>, tail: Option<u32>, said: [&str; 4]) {
+    fn add_located(&mut self, d: usize, head: Option<u32>, tail: Option<u32>, said: [&str; 3], prediction: Prediction) {
         let new = match (head, tail) {
             (Some(head), Some(tail)) => {
                 let (head, tail) = self.gold.documents[d].pairs.canonical(head, tail);
-                let relation = self.relations.add(said[3]);
-                self.predicted.resize(self.gold.documents.len(), BTreeSet::new());
-                self.predicted[d].insert((head, tail, relation))
+                let fact = (head, tail, self.relations.add(&prediction.relation));
+                self.predicted.resize(self.gold.documents.len(), BTreeMap::new());
+                let new = !self.predicted[d].contains_key(&fact);
+                self.predicted[d].entry(fact).or_insert(prediction.details);
+                new
             }
-            _ => self.stray_entities.insert(said.map(str::to_string)),
+            _ => insert(&mut self.stray_entities, stray(said, &prediction), prediction.details),
         };
         self.duplicates += usize::from(!new);
     }
 
-    /// Adds the predictions of a file: our JSONL (`{`) or the official list (`[`).
-    ///
-    /// Refused documents in JSONL have no relations. Errors: E-IO; E-JSON with the place.
-    pub fn read_predictions(&mut self, path: &Path) -> Result<()> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        let mut frames = Frames::open(file, None)?;
-        let shape = frames.shape();
-        while let Some((position, frame)) = frames.next_frame() {
-            let read = frame.and_then(|json| match shape {
-                Shape::Array => self.read_row(json, &format!("$[{}]", position.index)),
-                _ => self.read_line(json).map_err(|e| e.context(format!("line {}", position.line))),
-            });
-            read.map_err(|e| e.context(path.display()))?;
-        }
-        Ok(())
+    /// The evidence of the gold fact that a prediction hits; None if it hits none.
+    fn evidence_of(&self, d: usize, (h, t, r): Fact) -> Option<&BTreeSet<u32>> {
+        let relation = self.gold.relations.get(self.relations.text(r))?;
+        self.gold.documents[d].facts.get(&(h, t, relation))
     }
 
-    fn read_row(&mut self, json: &[u8], root: &str) -> Result<()> {
-        let row: SubmissionRow = serde_json::from_slice(json).map_err(|e| json_error(&e, json, root))?;
-        self.add(&row.title, row.h_idx, row.t_idx, &row.r);
-        Ok(())
-    }
-
-    fn read_line(&mut self, json: &[u8]) -> Result<()> {
-        let line: PredictionLine = serde_json::from_slice(json).map_err(|e| json_error(&e, json, "$"))?;
-        for relation in &line.relations {
-            self.add_by_id(&line.id, &relation.h, &relation.t, &relation.r);
-        }
-        Ok(())
+    fn located(&self) -> impl Iterator<Item = (usize, Fact, &Details)> {
+        let all = self.predicted.iter().enumerate();
+        all.flat_map(|(d, predicted)| predicted.iter().map(move |(fact, details)| (d, *fact, details)))
     }
 
     /// All figures. `facts`: of the training set, for Ign F1. `model`: its relations, to name those that
     /// gold has and the model does not.
     pub fn report(&self, facts: Option<&Facts>, model: Option<&Relations>) -> Report {
         let mut tally = Tally::default();
-        let none = BTreeSet::new();
-        for (d, document) in self.gold.documents.iter().enumerate() {
-            tally.document(self, document, self.predicted.get(d).unwrap_or(&none), facts);
-        }
-        tally.strays(self.stray_titles.iter().chain(&self.stray_entities));
+        (0..self.gold.documents.len()).for_each(|d| tally.document(self, d, facts));
+        self.stray_titles.keys().chain(self.stray_entities.keys()).for_each(|said| tally.stray(&said[3]));
+        // The official program passes over the evidence of unknown titles.
+        self.stray_entities.values().for_each(|details| tally.evidence(details, None));
         let mut report = tally.finish(model);
         if facts.is_some() {
             let unseen = (report.all.correct - tally.in_train) as f64;
@@ -172,6 +190,8 @@ impl Evaluator {
             report.ign_f1 = Some(100.0 * harmonic(precision, report.all.recall / 100.0));
             report.in_train = Some(tally.in_train);
         }
+        report.f1_interval = sampling::bootstrap(&self.units());
+        report.curves = self.curves();
         report.documents = self.gold.documents.len();
         report.unknown_titles = self.stray_titles.len();
         report.unknown_entities = self.stray_entities.len();
@@ -179,117 +199,44 @@ impl Evaluator {
         report.repeated_titles = self.gold.repeated_titles;
         report
     }
-}
 
-/// correct, predicted, gold.
-type Counts = [usize; 3];
-
-#[derive(Default)]
-struct Tally {
-    all: Counts,
-    intra: Counts,
-    inter: Counts,
-    relations: BTreeMap<String, Counts>,
-    in_train: usize,
-    /// Pairs that gold joins in two steps.
-    infer: Counts,
-    /// Per gold document, for the bootstrap.
-    documents: Vec<Counts>,
-}
-
-impl Tally {
-    fn document(&mut self, eval: &Evaluator, gold: &GoldDocument, predicted: &BTreeSet<Fact>, facts: Option<&Facts>) {
-        let before = self.all;
-        let two_steps = gold.two_step_pairs();
-        for &(h, t, r) in gold.facts.keys() {
-            self.infer[2] += usize::from(two_steps.contains(&(h, t)));
-            self.count(2, Some(gold.is_intra(h, t)), eval.gold.relations.text(r));
-        }
-        for &(h, t, r) in predicted {
-            let relation = eval.relations.text(r);
-            let intra = Some(gold.is_intra(h, t));
-            self.count(1, intra, relation);
-            self.infer[1] += usize::from(two_steps.contains(&(h, t)));
-            let correct = eval.gold.relations.get(relation).is_some_and(|r| gold.facts.contains_key(&(h, t, r)));
-            if !correct {
-                continue;
-            }
-            self.count(0, intra, relation);
-            self.infer[0] += usize::from(two_steps.contains(&(h, t)));
-            let names = |e: u32| gold.entities[e as usize].names.as_slice();
-            let known = facts.is_some_and(|facts| facts.contains_any(names(h), names(t), relation));
-            self.in_train += usize::from(known);
-        }
-        self.documents.push([0, 1, 2].map(|what| self.all[what] - before[what]));
+    /// How the F1 of these predictions differs from that of others for the same gold documents, and whether by chance.
+    pub fn compare(&self, against: &Evaluator) -> Comparison {
+        sampling::compare(&self.units(), &against.units())
     }
 
-    fn strays<'a>(&mut self, predictions: impl Iterator<Item = &'a [String; 4]>) {
-        predictions.for_each(|[_, _, _, relation]| self.count(1, None, relation));
+    fn units(&self) -> Units {
+        let mut documents: Vec<_> = self.gold.documents.iter().map(|d| [0, 0, d.facts.len()]).collect();
+        for (d, fact, _) in self.located() {
+            documents[d][0] += usize::from(self.evidence_of(d, fact).is_some());
+            documents[d][1] += 1;
+        }
+        Units { documents, strays: self.stray_titles.len() + self.stray_entities.len() }
     }
 
-    fn count(&mut self, what: usize, intra: Option<bool>, relation: &str) {
-        self.all[what] += 1;
-        match intra {
-            Some(true) => self.intra[what] += 1,
-            Some(false) => self.inter[what] += 1,
-            None => {}
+    /// None unless every prediction has its margin.
+    fn curves(&self) -> Option<Curves> {
+        let located = self.located().map(|(d, fact, details)| (details, self.evidence_of(d, fact).is_some()));
+        let strays = self.stray_titles.values().chain(self.stray_entities.values());
+        let mut predicted: Vec<(f32, bool)> = Vec::new();
+        let mut scores = Vec::new();
+        for (details, correct) in located.chain(strays.map(|details| (details, false))) {
+            predicted.push((details.margin?, correct));
+            scores.push((details.sureness()?, correct));
         }
-        self.relations.entry(relation.to_string()).or_default()[what] += 1;
-    }
-
-    fn finish(&self, model: Option<&Relations>) -> Report {
-        let score = |[correct, predicted, gold]: Counts| Score::new(correct, predicted, gold);
-        let subset = |frequent: bool| {
-            let chosen = self.relations.iter().filter(|(r, _)| FREQUENT.contains(&r.as_str()) == frequent);
-            score(chosen.fold([0; 3], |sum, (_, n)| [sum[0] + n[0], sum[1] + n[1], sum[2] + n[2]]))
-        };
-        let name = |r: &str| model.and_then(|m| m.name(m.id(r)?)).map(str::to_string);
-        let one = |(r, &n): (&String, &Counts)| RelationScore { r: r.clone(), name: name(r), score: score(n) };
-        let mut relations: Vec<RelationScore> = self.relations.iter().map(one).collect();
-        relations.sort_by_key(|r| std::cmp::Reverse(r.score.gold));
-        let unknown = |r: &&RelationScore| r.score.gold > 0 && model.is_some_and(|m| m.id(&r.r).is_none());
-        let in_gold = || relations.iter().filter(|r| r.score.gold > 0);
-        Report {
-            all: score(self.all),
-            intra: score(self.intra),
-            inter: score(self.inter),
-            frequent: subset(true),
-            long_tail: subset(false),
-            infer: Score::new(self.infer[0], self.all[1], self.infer[2]),
-            infer_pairs: score(self.infer),
-            f1_interval: bootstrap(&self.documents, self.all),
-            macro_f1: ratio(in_gold().map(|r| r.score.f1).sum(), in_gold().count() as f64),
-            unknown_relations: in_gold().filter(unknown).map(|r| (r.r.clone(), r.score.gold)).collect(),
-            relations,
-            ..Report::default()
-        }
+        let candidates: Vec<_> = self.candidates().iter().map(|c| (c.margin, c.correct)).collect();
+        let candidates = if candidates.is_empty() { predicted } else { candidates };
+        Curves::new(candidates, &scores, self.gold.facts())
     }
 }
 
-/// Samples of the bootstrap: enough for the bounds of a 95 % interval to stand within about 0.1.
-const SAMPLES: usize = 1000;
+fn stray([document, head, tail]: [&str; 3], prediction: &Prediction) -> [String; 4] {
+    [document, head, tail, &prediction.relation].map(str::to_string)
+}
 
-/// F1 of `SAMPLES` draws of as many documents, with replacement: the 2.5 % and 97.5 % quantiles.
-/// Predictions without a gold document stay in every sample. The same numbers in every run.
-fn bootstrap(documents: &[Counts], all: Counts) -> [f64; 2] {
-    let strays = all[1] - documents.iter().map(|n| n[1]).sum::<usize>();
-    let mut state = 0u64;
-    let mut draw = |below: usize| {
-        // splitmix64, by Sebastiano Vigna (public domain).
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((u128::from(z ^ (z >> 31)) * below as u128) >> 64) as usize
-    };
-    let mut sample = || {
-        let mut sum = [0, strays, 0];
-        for _ in 0..documents.len() {
-            let document = documents[draw(documents.len())];
-            (0..3).for_each(|what| sum[what] += document[what]);
-        }
-        Score::new(sum[0], sum[1], sum[2]).f1
-    };
-    let mut scores: Vec<f64> = (0..SAMPLES).map(|_| sample()).collect();
-    scores.sort_by(f64::total_cmp);
-    [scores[SAMPLES / 40], scores[SAMPLES - 1 - SAMPLES / 40]]
+/// Whether the key is new; else what stood there stays.
+fn insert(strays: &mut HashMap<[String; 4], Details>, key: [String; 4], details: Details) -> bool {
+    let before = strays.len();
+    strays.entry(key).or_insert(details);
+    strays.len() > before
 }

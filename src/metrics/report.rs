@@ -43,6 +43,17 @@ pub struct RelationScore {
     pub score: Score,
 }
 
+/// Of the documents, or entity pairs, whose number is in a range.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct BucketScore {
+    pub from: usize,
+    /// Inclusive; None: no end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<usize>,
+    #[serde(flatten)]
+    pub score: Score,
+}
+
 /// All scores in percent, counts of distinct triples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
@@ -63,8 +74,26 @@ pub struct Report {
     pub infer: Score,
     /// The same, precision over the predictions between such entities.
     pub infer_pairs: Score,
+    /// Over sentence sets: `correct` counts the gold sentences among those of correct triples, `predicted` the sentences of
+    /// all triples, `gold` those of all facts, as the official program does. A sentence given for a fact whose gold
+    /// evidence is empty is therefore wrong. None if no prediction has evidence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Score>,
+    /// The same without the sentences given for facts that have no gold evidence (57 % of Re-DocRED): nobody said which
+    /// sentences would be right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence_annotated: Option<Score>,
+    /// Documents by their number of entities.
+    pub by_entities: Vec<BucketScore>,
+    /// Entity pairs by the number of mentions of both.
+    pub by_mentions: Vec<BucketScore>,
     /// Mean F1 over the relations that gold has.
     pub macro_f1: f64,
+    pub frequent_macro_f1: f64,
+    pub long_tail_macro_f1: f64,
+    /// None unless every prediction has its margin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub curves: Option<Curves>,
     pub documents: usize,
     /// Sorted by the number of gold triples, falling.
     pub relations: Vec<RelationScore>,
@@ -78,23 +107,23 @@ pub struct Report {
     pub duplicates: usize,
     /// Gold documents with a title that stood before.
     pub repeated_titles: usize,
-    /// None without the scores of a model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub curves: Option<Curves>,
 }
 
 impl Report {
     /// The score of all facts and of parts of them, by name.
-    pub fn subsets(&self) -> [(&'static str, Score); 7] {
-        [
-            ("all", self.all),
-            ("intra", self.intra),
-            ("inter", self.inter),
-            ("frequent", self.frequent),
-            ("long tail", self.long_tail),
-            ("infer", self.infer),
-            ("infer pairs", self.infer_pairs),
-        ]
+    pub fn subsets(&self) -> Vec<(&'static str, Score)> {
+        let rows = [
+            ("all", Some(self.all)),
+            ("intra", Some(self.intra)),
+            ("inter", Some(self.inter)),
+            ("frequent", Some(self.frequent)),
+            ("long tail", Some(self.long_tail)),
+            ("infer", Some(self.infer)),
+            ("infer pairs", Some(self.infer_pairs)),
+            ("evidence", self.evidence),
+            ("  of annotated", self.evidence_annotated),
+        ];
+        rows.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
     }
 
     /// What a reader of the scores must know.
@@ -115,10 +144,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<12} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}", "", "P", "R", "F1", "correct", "predicted", "gold")?;
+        writeln!(f, "{:<14} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}", "", "P", "R", "F1", "correct", "predicted", "gold")?;
         for (name, score) in self.subsets() {
             write_row(f, name, &score, "")?;
         }
+        write_buckets(f, "entities", &self.by_entities)?;
+        write_buckets(f, "mentions", &self.by_mentions)?;
         if let (Some(f1), Some(precision), Some(known)) = (self.ign_f1, self.ign_precision, self.in_train) {
             writeln!(
                 f,
@@ -127,7 +158,12 @@ impl fmt::Display for Report {
         }
         let [low, high] = self.f1_interval;
         writeln!(f, "F1 between {low:.2} and {high:.2} in 95 % of bootstrap samples of the documents")?;
-        writeln!(f, "macro F1 {:.2} over {} documents", self.macro_f1, self.documents)?;
+        let [all, frequent, long_tail] = [self.macro_f1, self.frequent_macro_f1, self.long_tail_macro_f1];
+        let documents = self.documents;
+        writeln!(f, "macro F1 {all:.2} (frequent {frequent:.2}, long tail {long_tail:.2}) over {documents} documents")?;
+        if let Some(curves) = &self.curves {
+            write_curves(f, curves)?;
+        }
         for relation in &self.relations {
             let name = clip(relation.name.as_deref().unwrap_or_default(), 40);
             write_row(f, &clip(&relation.r, 12), &relation.score, &name)?;
@@ -136,9 +172,32 @@ impl fmt::Display for Report {
     }
 }
 
+fn write_buckets(f: &mut fmt::Formatter<'_>, of: &str, buckets: &[BucketScore]) -> fmt::Result {
+    for BucketScore { from, to, score } in buckets.iter().filter(|b| b.score.gold + b.score.predicted > 0) {
+        let range = match to {
+            Some(to) if to == from => format!("{of} {from}"),
+            Some(to) => format!("{of} {from}-{to}"),
+            None => format!("{of} {from}+"),
+        };
+        write_row(f, &range, score, "")?;
+    }
+    Ok(())
+}
+
+fn write_curves(f: &mut fmt::Formatter<'_>, curves: &Curves) -> fmt::Result {
+    if let (Some(best), Some(first), Some(last)) = (curves.best(), curves.points.first(), curves.points.last()) {
+        let (f1, shift, from, to) = (best.f1, best.shift, first.shift, last.shift);
+        writeln!(
+            f,
+            "best F1 {f1:.2} on this very set, threshold shifted by {shift} (of {from} to {to}; 0: the model's own)"
+        )?;
+    }
+    writeln!(f, "calibration error of the scores {:.2} %", 100.0 * curves.calibration_error)
+}
+
 fn write_row(f: &mut fmt::Formatter<'_>, name: &str, s: &Score, note: &str) -> fmt::Result {
     let Score { precision, recall, f1, correct, predicted, gold } = s;
     let row =
-        format!("{name:<12} {precision:>7.2} {recall:>7.2} {f1:>7.2} {correct:>9} {predicted:>9} {gold:>9}  {note}");
+        format!("{name:<14} {precision:>7.2} {recall:>7.2} {f1:>7.2} {correct:>9} {predicted:>9} {gold:>9}  {note}");
     writeln!(f, "{}", row.trim_end())
 }

@@ -1,4 +1,5 @@
 //! Shared by the test files.
+pub mod gold;
 pub mod golden;
 pub mod gpu;
 pub mod lab;
