@@ -250,7 +250,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 /// The messages of an event file, their sums checked.
 fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mask = |crc: u32| ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8);
+    let mask = |crc: u32| crc.rotate_left(17).wrapping_add(0xa282_ead8);
     let word = |bytes: &[u8]| u32::from_le_bytes(bytes[..4].try_into().unwrap());
     let mut found = Vec::new();
     while !bytes.is_empty() {
