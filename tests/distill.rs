@@ -324,7 +324,7 @@ fn sparse_logits_keep_the_largest() {
 fn self_labels_are_the_predictions() {
     let lab = Lab::new();
     let (dir, teacher, relations, corpus) = stored(&lab);
-    let tokenizer = docre::data::Tokenizer::open(&lab.path("encoder")).unwrap();
+    let tokenizer = docre::data::Tokenizer::open(lab.path("encoder")).unwrap();
     // So small a teacher predicts nothing at 0: half of everything is to be above the margin.
     let all = Logits::find(&dir, &corpus, &relations).unwrap();
     let rows: Vec<f16> = (0..corpus.len()).flat_map(|i| all.document(i).unwrap()).collect();

@@ -188,7 +188,7 @@ fn a_run_that_goes_on_shows_all_of_it() {
     let text = page(dir.path(), &log, Some(End::Finished));
     assert!(text.contains("<dd>9</dd>") && text.contains("of 20 (45 %)") && text.contains("finished"));
     assert!(text.contains("41.50") && !text.contains("90.00"), "the update of the best F1 was done again");
-    assert!(text.contains("was not finite: 1") && text.matches("<svg").count() == 6);
+    assert!(text.contains("was not finite: 1") && text.matches("<svg").count() == 8);
     assert_eq!((text.matches("<script").count(), text.contains("<img")), (1, false), "the configuration is text");
     let raw = text.split("line raw\" points=\"").nth(1).unwrap().split('"').next().unwrap();
     assert_eq!(raw.split(' ').count(), 8, "updates 1 to 8, once each: {raw}");

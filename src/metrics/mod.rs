@@ -104,7 +104,8 @@ impl Evaluator {
     /// Adds the predictions of a model for one gold document.
     pub fn add_triples(&mut self, document: &Document, triples: &[Triple], relations: &Relations) {
         for t in triples {
-            let details = Details { margin: Some(t.margin), score: Some(t.score), evidence: None };
+            let evidence = t.evidence.as_ref().map(|sentences| sentences.iter().copied().collect());
+            let details = Details { margin: Some(t.margin), score: Some(t.score), evidence };
             let relation = relations.code(t.relation).to_string();
             self.add(&document.title, t.head as i64, t.tail as i64, Prediction { relation, details });
         }
