@@ -229,16 +229,7 @@ extern "C" __global__ void __launch_bounds__(MAX_ROWS * 32)
     }
     __syncthreads();
 
-    const bool left_out = warp < present && gold[warp * words] & 1;
-    if (left_out) {
-#pragma unroll 1
-        for (int r = lane; r < classes; r += 32) {
-            l[warp * classes + r] = 0.0f;
-        }
-        if (lane < 2) {
-            terms[warp][lane] = 0.0f;
-        }
-    } else if (warp < present) {
+    if (warp < present) {
         const Objective objective = {kind, setting, one};
         const Cell cell = {l + warp * classes, t + warp * classes, gold + warp * words, classes};
         Slopes slopes;
@@ -260,6 +251,16 @@ extern "C" __global__ void __launch_bounds__(MAX_ROWS * 32)
         if (lane == 0) {
             terms[warp][0] = loss;
             terms[warp][1] = distilled.loss;
+        }
+        __syncwarp(); // lane 0 has written both terms
+    }
+    // Afterwards, although all was for nothing then: within the computation it would cost a register too many.
+    const bool left_out = warp < present && gold[warp * words] & 1;
+#pragma unroll 1
+    for (int r = lane; left_out && r < classes; r += 32) {
+        l[warp * classes + r] = 0.0f;
+        if (r < 2) {
+            terms[warp][r] = 0.0f;
         }
     }
     __syncthreads();

@@ -382,8 +382,9 @@ fn write_unlabelled(path: &Path, count: usize) {
 /// MiB at the peak of the process that ran a stage.
 fn peak_of(lab: &Lab, stage: &str, out: &str) -> f64 {
     let out = lab.path(out).to_string_lossy().into_owned();
-    let run = lab.docre(&["--only", stage, "--profile", "--out", &out, "-s", "student.schedule.epochs=1"]).output();
-    let run = run.unwrap();
+    let few_saves = ["-s", "output.save_every=0", "-s", "student.schedule.epochs=1", "-s", "student.schedule.batch=8"];
+    let arguments = [&["--only", stage, "--profile", "--out", &out], &few_saves[..]].concat();
+    let run = lab.docre(&arguments).output().unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{said}");
     let line = said.lines().find_map(|line| line.split_once("the process at its peak: ")).unwrap();
