@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::lab::{documents, write_encoder};
+use common::lab::{documents, write_lab};
 use docre::data::Relations;
 use docre::device::Device;
 use docre::distill::{Config, Pipeline, Stage};
@@ -27,9 +27,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let lab = Lab { dir: tempfile::tempdir().unwrap() };
-        write_encoder(&lab.path("encoder"));
-        std::fs::write(lab.path("train.json"), documents(1, 10)).unwrap();
-        std::fs::write(lab.path("dev.json"), documents(2, 3)).unwrap();
+        write_lab(lab.dir.path());
         let mut more: Value = serde_json::from_str(&documents(3, 12)).unwrap();
         for document in more.as_array_mut().unwrap() {
             document.as_object_mut().unwrap().remove("labels");

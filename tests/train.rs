@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::lab::{documents, write_encoder};
+use common::lab::{documents, write_lab};
 use common::tiny;
 use docre::device::Device;
 use docre::rng::Stream;
@@ -25,9 +25,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let lab = Lab { dir: tempfile::tempdir().unwrap() };
-        write_encoder(&lab.path("encoder"));
-        std::fs::write(lab.path("train.json"), documents(1, 10)).unwrap();
-        std::fs::write(lab.path("dev.json"), documents(2, 3)).unwrap();
+        write_lab(lab.dir.path());
         std::fs::write(lab.path("train.toml"), lab.text()).unwrap();
         lab
     }

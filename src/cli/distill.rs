@@ -1,7 +1,6 @@
 //! `docre distill`
 
-use super::setup::{DeviceArgs, bytes};
-use super::train::{Screen, stop_signal};
+use super::train::{CommonArgs, Screen, stop_signal};
 use crate::distill::plan::Plan;
 use crate::distill::{Config, Pipeline, Stage};
 use crate::error::Result;
@@ -40,16 +39,7 @@ pub struct DistillArgs {
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
-    device: DeviceArgs,
-    /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    max_memory: Option<usize>,
-    /// At the end, show where the time went, by op
-    #[arg(long)]
-    profile: bool,
-    /// No progress
-    #[arg(short, long)]
-    quiet: bool,
+    common: CommonArgs,
 }
 
 pub fn run(args: &DistillArgs) -> Result<u8> {
@@ -58,11 +48,10 @@ pub fn run(args: &DistillArgs) -> Result<u8> {
         print!("{}", config.resolved()?);
         return Ok(0);
     }
-    let device = args.device.open()?;
-    device.ledger().set_limit(args.max_memory);
+    let device = args.common.open()?;
     let pipeline = Pipeline { config, dir: args.out.clone(), device };
-    let mut screen = Screen::new(args.quiet);
-    if args.dry_run || !args.quiet {
+    let mut screen = Screen::new(args.common.quiet);
+    if args.dry_run || !args.common.quiet {
         let plan = Plan::new(&pipeline, true)?.to_string();
         screen.message(plan.trim_end());
     }
@@ -77,7 +66,7 @@ pub fn run(args: &DistillArgs) -> Result<u8> {
         (_, Some(stage)) => screen.message(&format!("{} is done: {}", stage.name(), pipeline.path(stage).display())),
         (_, None) => screen.message(&format!("finished: {}", pipeline.result().display())),
     }
-    if args.profile {
+    if args.common.profile {
         super::extract::show_profile(&pipeline.device);
     }
     Ok(0)

@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use super::setup::{DeviceArgs, bytes};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::{Config, End, Run, Watch, step::Report};
 use std::path::PathBuf;
@@ -40,16 +41,31 @@ pub struct TrainArgs {
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// What every command that trains takes.
+#[derive(clap::Args)]
+pub struct CommonArgs {
+    #[command(flatten)]
     device: DeviceArgs,
     /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_memory: Option<usize>,
     /// At the end, show where the time went, by op.
     #[arg(long)]
-    profile: bool,
+    pub profile: bool,
     /// No progress.
     #[arg(short, long)]
-    quiet: bool,
+    pub quiet: bool,
+}
+
+impl CommonArgs {
+    pub fn open(&self) -> Result<Device> {
+        let device = self.device.open()?;
+        device.ledger().set_limit(self.max_memory);
+        Ok(device)
+    }
 }
 
 pub fn run(args: &TrainArgs) -> Result<u8> {
@@ -58,9 +74,8 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         print!("{}", config.resolved()?);
         return Ok(0);
     }
-    let device = args.device.open()?;
-    device.ledger().set_limit(args.max_memory);
-    let mut screen = Screen::new(args.quiet);
+    let device = args.common.open()?;
+    let mut screen = Screen::new(args.common.quiet);
     let mut run = Run::open(config, &args.out, args.resume == "auto", &device, &mut screen)?;
     if args.dry_run {
         screen.message(&plan(&run));
@@ -79,7 +94,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         End::Patience => screen.message(&format!("stopped: no better F1 for a while{best}: {out}/best")),
         End::Interrupted => screen.message(&format!("interrupted; go on with --resume auto --out {out}")),
     }
-    if args.profile {
+    if args.common.profile {
         super::extract::show_profile(&device);
     }
     Ok(0)

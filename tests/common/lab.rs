@@ -56,3 +56,10 @@ pub fn documents(seed: u64, count: usize) -> String {
     };
     Value::from(sentences.iter().enumerate().map(document).collect::<Vec<_>>()).to_string()
 }
+
+/// An encoder, ten training and three development documents in `dir`.
+pub fn write_lab(dir: &Path) {
+    write_encoder(&dir.join("encoder"));
+    std::fs::write(dir.join("train.json"), documents(1, 10)).unwrap();
+    std::fs::write(dir.join("dev.json"), documents(2, 3)).unwrap();
+}
