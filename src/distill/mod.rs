@@ -99,8 +99,8 @@ impl Pipeline {
         self.path(last).join("best")
     }
 
-    /// Runs the stages, or one, from where they are. Errors: E-STAGE for a stage that was made from something else, or
-    /// whose predecessor is not done.
+    /// Runs the stages, or one, from where they are. Errors: E-STAGE for a stage that was made from something else;
+    /// E-USAGE where the one before is not done.
     pub fn run(&self, only: Option<Stage>, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
         let stages = self.stages();
         if let Some(stage) = only.filter(|stage| !stages.contains(stage)) {
