@@ -8,10 +8,12 @@ import sys
 NAMES = {
     "full": "full: axial attention, adaptive focal loss, distillation (MSE)",
     "hard-labels": "without distillation: the teacher's labels only",
+    "supervised": "450 documents alone, as many updates as the student",
     "no-axial": "without axial attention",
     "threshold": "adaptive threshold loss instead of adaptive focal",
     "atgl": "ATGL (alpha 2) instead of adaptive focal",
 }
+FIGURES = [("teacher", "f1"), ("student", "f1"), ("last", "f1"), ("last", "ign_f1")]
 SAMPLES = 2000
 
 rows = {}
@@ -41,6 +43,8 @@ def paired(pairs):
 
 
 def spread(values):
+    if not values:
+        return ""
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation} ({len(values)})"
 
@@ -69,7 +73,6 @@ for fold, title in [(False, "tune50, seeds 66 to 68"), (True, "five-fold cross-v
         if variant != "full" and both:
             mean, low, high = paired([(own[s]["documents"], full[s]["documents"]) for s in both])
             difference = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-        figure = [spread([row[stage][what] for row in own.values()]) for stage, what in
-                  [("teacher", "f1"), ("student", "f1"), ("finetune", "f1"), ("finetune", "ign_f1")]]
+        figure = [spread([row[stage][what] for row in own.values() if stage in row]) for stage, what in FIGURES]
         minutes = statistics.mean(row["seconds"] for row in own.values()) / 60
         print(f"| {name} | {' | '.join(figure)} | {difference} | {minutes:.0f} |")
