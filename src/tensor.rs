@@ -1,6 +1,6 @@
 //! Tensors: contiguous, row-major, shared, immutable once an op has returned them.
 
-use crate::device::cpu::gemm::{Factor, Mat, Packed};
+use crate::device::cpu::gemm::{Factor, Mat, Packed, int8};
 use crate::device::cpu::pool::Pool;
 use crate::device::cuda::memory::Memory;
 use crate::device::ledger::Tag;
@@ -42,8 +42,19 @@ enum Data {
 /// A weight in panels of the matrix product.
 #[derive(Debug)]
 enum Panels {
-    F32 { packed: Packed<f32>, _booking: Booking },
-    BF16 { packed: Packed<bf16>, _booking: Booking },
+    F32 {
+        packed: Packed<f32>,
+        _booking: Booking,
+    },
+    BF16 {
+        packed: Packed<bf16>,
+        _booking: Booking,
+    },
+    /// Of a tensor in bf16.
+    Int8 {
+        packed: int8::Weight,
+        _booking: Booking,
+    },
 }
 
 /// Goes back to the pool.
@@ -329,6 +340,24 @@ impl Tensor {
             DType::F64 => return Ok(self),
         };
         Ok(Tensor { offset: 0, data: Arc::new(Data::Panels(panels)), ..self })
+    }
+    /// As [`Tensor::into_panels`], a matrix in bf16 rounded to eight bits; one that products in eight bits do not take
+    /// stays in bf16.
+    pub fn into_int8(self) -> Result<Self> {
+        let Device::Cpu(cpu) = &self.device else { return Ok(self) };
+        let (rows, k) = (self.rows(), self.dim());
+        let Some(packed) = cpu.run(|| int8::Weight::new(self.slice::<bf16>(), rows, k)) else {
+            return self.into_panels();
+        };
+        let _booking = Booking::new(&cpu.ledger, "weights, packed", packed.bytes())?;
+        Ok(Tensor { offset: 0, data: Arc::new(Data::Panels(Panels::Int8 { packed, _booking })), ..self })
+    }
+    /// The weight of [`Tensor::into_int8`].
+    pub(crate) fn int8(&self) -> Option<&int8::Weight> {
+        match &*self.data {
+            Data::Panels(Panels::Int8 { packed, .. }) => Some(packed),
+            _ => None,
+        }
     }
     /// The panels of [`Tensor::into_panels`].
     pub(crate) fn panels<S: Factor>(&self) -> Option<&Packed<S>> {

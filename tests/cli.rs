@@ -146,7 +146,7 @@ fn every_help_shows_examples() {
 #[test]
 fn wrong_flags_are_usage_errors() {
     let room = Room::with_model();
-    let wrong: [&[&str]; 16] = [
+    let wrong: [&[&str]; 18] = [
         &[],
         &["extract"],
         &["extract", "x", "--to", "pdf"],
@@ -156,6 +156,8 @@ fn wrong_flags_are_usage_errors() {
         &["extract", "x", "--max-memory", "2 cups"],
         &["eval", "--gold", "x", "--pred", "y", "-m", "z"],
         &["extract", "x", "--device", "cuda", "--precision", "f32"],
+        &["extract", "x", "--device", "cuda", "--precision", "int8"],
+        &["bench", "train", "--precision", "int8"],
         &["threshold", "--gold", "x", "--min-gold", "5"],
         &["threshold", "--gold", "x", "--keep-threshold"],
         &["no-such-command"],
@@ -199,7 +201,7 @@ fn the_output_does_not_depend_on_batches_or_threads() {
         let warnings = line["warnings"].as_array().unwrap().len();
         assert_eq!(warnings, usize::from(n == 0 || n >= 5), "{line}");
     }
-    for precision in ["f32", "bf16"] {
+    for precision in ["f32", "bf16", "int8"] {
         let run = |batch: &str, threads: &str| {
             let flags = ["--batch-size", batch, "--threads", threads, "--precision", precision, "--device", "cpu"];
             // About what a sentence of the middling documents has of the attention.

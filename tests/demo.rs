@@ -62,6 +62,8 @@ fn the_card_tells_the_f1_that_eval_measures() {
     let exact = f1("f32");
     assert_eq!(format!("{exact:.2}"), card_f1());
     assert!(exact >= 58.0, "{exact}");
-    let rounded = f1("bf16");
-    assert!((rounded - exact).abs() <= 0.2, "{rounded} in bf16, {exact} in f32");
+    for precision in ["bf16", "int8"] {
+        let rounded = f1(precision);
+        assert!((rounded - exact).abs() <= 0.2, "{rounded} in {precision}, {exact} in f32");
+    }
 }

@@ -2,10 +2,12 @@
 //! same bits for a row whatever shares the call.
 
 use docre::device::Device;
-use docre::device::cpu::gemm::{CHUNK, Factor, Mat, gemm};
+use docre::device::cpu::gemm::int8::{LONGEST, Tokens, Weight};
+use docre::device::cpu::gemm::{CHUNK, Factor, Mat, block_rows, gemm};
 use docre::dtype::Real;
 use docre::rng::Stream;
 use half::bf16;
+use rayon::prelude::*;
 
 /// Columns of C that the product packs at a time.
 const SLAB: usize = 1024;
@@ -114,6 +116,63 @@ fn integers_are_exact_in_every_shape() {
     }
 }
 
+/// `A B^T` through eight bits.
+fn int8(threads: usize, (m, n, k): (usize, usize, usize), a: &[bf16], b: &[bf16]) -> Vec<f32> {
+    let mut c = vec![f32::NAN; m * n];
+    let Device::Cpu(cpu) = &Device::cpu(threads).unwrap() else { panic!("a CPU") };
+    cpu.run(|| {
+        let (a, b) = (Tokens::new(a, k), Weight::new(b, n, k).unwrap());
+        let outs = c.par_chunks_mut((block_rows(m) * n).max(1));
+        b.run((&a, m, &a.scales), outs, |block, sums, c| {
+            block.rows_mut(sums, c, n).for_each(|(sums, c)| c.copy_from_slice(sums));
+        });
+    });
+    c
+}
+
+/// Rows whose largest number is 127 have a scale of 1: nothing is rounded.
+#[test]
+fn integers_are_exact_in_eight_bits() {
+    let all_shapes = [0, 1, 5, 12, 13, 97].into_iter().flat_map(|m| [1, 31, 32, 33].map(|n| (m, n)));
+    let shapes = all_shapes.flat_map(|(m, n)| [1, 2, 3, 4, 5, 17, CHUNK, CHUNK + 1].map(|k| (m, n, k)));
+    for (m, n, k) in shapes.chain([(13, SLAB + 1, 9)]) {
+        let [a, b] = [(1, m), (2, n)].map(|(seed, rows)| {
+            let mut values = integers(seed, rows * k);
+            values.chunks_mut(k).enumerate().for_each(|(i, row)| row[i % k] = if i % 3 == 0 { -127 } else { 127 });
+            values
+        });
+        let want: Vec<f32> = product(&a, &b, (m, n, k)).into_iter().map(|x| x as f32).collect();
+        let [a, b] = [a, b].map(|x| x.iter().map(|&x| bf16::from_f32(x as f32)).collect::<Vec<_>>());
+        assert!(int8(2, (m, n, k), &a, &b) == want, "({m}, {n}, {k})");
+    }
+}
+
+/// The longest sums of the largest numbers, which wrap around on the way; longer ones are not taken.
+#[test]
+fn sums_in_eight_bits_hold_the_longest_rows() {
+    let most = |rows: usize| vec![bf16::from_f32(-127.0); rows * LONGEST];
+    let want = (127 * 127 * LONGEST) as f32;
+    assert_eq!(int8(1, (1, 1, LONGEST), &most(1), &most(1)), [want]);
+    assert!(127 * 127 * (LONGEST as i64) < 1 << 31);
+    assert!(Weight::new(&vec![bf16::ONE; LONGEST + 1], 1, LONGEST + 1).is_none());
+}
+
+/// Zeros stay zeros; what is not a number stays none.
+#[test]
+fn eight_bits_hide_no_nan() {
+    let one = [1.0, -2.0, 3.0, 0.5, 1.0].map(bf16::from_f32);
+    for (bad, finite) in [(0.0, true), (f32::NAN, false), (f32::INFINITY, false), (f32::NEG_INFINITY, false)] {
+        let mut other = [bf16::ZERO; 5];
+        other[4] = bf16::from_f32(bad);
+        for found in [int8(1, (1, 1, 5), &one, &other)[0], int8(1, (1, 1, 5), &other, &one)[0]] {
+            assert!(found.is_finite() == finite && (!finite || found == 0.0), "{bad}: {found}");
+        }
+        // The rows beside it are as they were.
+        let both = [one, other].concat();
+        assert!(int8(1, (2, 1, 5), &both, &one)[0].is_finite());
+    }
+}
+
 fn values(seed: u64, n: usize) -> Vec<f32> {
     let mut stream = Stream::new(seed, 4);
     (0..n).map(|_| stream.uniform() as f32 - 0.5).collect()
@@ -130,19 +189,23 @@ fn bits<T: Factor<Wide = f32>>(threads: usize, (m, n, k): (usize, usize, usize),
 /// k = 512 is a stride that is packed, the others are read in place.
 #[test]
 fn a_row_has_the_same_bits_in_any_company() {
-    company::<f32>();
-    company::<bf16>();
+    rows_in_company(bits::<f32>);
+    rows_in_company(bits::<bf16>);
+    rows_in_company(|threads, size, a, b| {
+        let [a, b] = [a, b].map(|x| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>());
+        int8(threads, size, &a, &b).into_iter().map(f32::to_bits).collect()
+    });
 }
 
-fn company<T: Factor<Wide = f32>>() {
+fn rows_in_company(bits: impl Fn(usize, (usize, usize, usize), &[f32], &[f32]) -> Vec<u32>) {
     for (n, k) in [(97, 96), (33, CHUNK), (33, CHUNK + 1), (SLAB + 1, 40)] {
         let (m, a, b) = (300, values(1, 300 * k), values(2, n * k));
-        let all = bits::<T>(2, (m, n, k), &a, &b);
+        let all = bits(2, (m, n, k), &a, &b);
         for threads in [1, 3] {
-            assert!(bits::<T>(threads, (m, n, k), &a, &b) == all, "{threads} threads, n {n}, k {k}");
+            assert!(bits(threads, (m, n, k), &a, &b) == all, "{threads} threads, n {n}, k {k}");
         }
         for row in [0, 11, 12, 95, 96, 299] {
-            let alone = bits::<T>(2, (1, n, k), &a[row * k..(row + 1) * k], &b);
+            let alone = bits(2, (1, n, k), &a[row * k..(row + 1) * k], &b);
             assert!(alone == all[row * n..(row + 1) * n], "row {row} alone, n {n}, k {k}");
         }
     }
@@ -158,6 +221,6 @@ fn every_level_of_instructions() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success() && said.contains("3 passed"), "{level}: {said}");
+        assert!(child.status.success() && said.contains("6 passed"), "{level}: {said}");
     }
 }

@@ -121,6 +121,30 @@ fn weights_ready_for_use_change_no_bit() {
     }
 }
 
+/// In int8 too a document's bits do not depend on the rest, and they are near those of f32: in the head, eight bits round
+/// less than bf16 does before it.
+#[test]
+fn int8_has_the_same_bits_in_any_company() {
+    for head in
+        [json!({}), json!({"axial": "sequential", "block_size": 4}), json!({"pad_entities": 4, "pad_cells": "bias"})]
+    {
+        let model = tiny::lively::<f32>(&tiny::config(head.clone()), 1);
+        let documents = documents();
+        let on = |threads| tiny::moved(&model, &Device::cpu_in_int8(threads).unwrap(), true);
+        let (first, other) = (logits(&on(1), &refs(&documents)), on(2));
+        for (document, want) in documents.iter().zip(&first) {
+            assert!(logits(&other, &[document])[0] == *want, "{head}, alone");
+        }
+        let numbers = |all: &[Vec<u64>]| all.concat().into_iter().map(f64::from_bits).collect::<Vec<_>>();
+        let exact = numbers(&logits(&model, &refs(&documents)));
+        let in_bf16 = tiny::moved(&model, &Device::cpu_in(1, DType::BF16).unwrap(), true);
+        let in_bf16 = numbers(&logits(&in_bf16, &refs(&documents)));
+        let error = |x: &[f64]| x.iter().zip(&exact).map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt();
+        let (ours, plain) = (error(&numbers(&first)), error(&in_bf16));
+        assert!(ours > 0.0 && ours != plain && ours <= 2.0 * plain, "{head}: {ours}, in bf16 {plain}");
+    }
+}
+
 #[test]
 fn recomputed_layers_have_the_bits_of_a_plain_run_in_bf16() {
     for head in [json!({}), json!({"axial": "sequential"}), json!({"architecture": "atlop"})] {

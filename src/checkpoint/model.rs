@@ -7,8 +7,8 @@ use super::tensors::zeros;
 use super::weights::{LoadReport, Loader, Want, save};
 use crate::device::Device;
 use crate::dtype::Real;
-use crate::error::Result;
-use crate::model::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, ModelConfig};
 use crate::model::names::{ParamSpec, parameter_table};
 use crate::model::params::initialize;
 use crate::model::{Model, Params};
@@ -43,6 +43,11 @@ pub fn build_to_infer<R: Send>(
     device: &Device,
     see: impl FnOnce(&[f32]) -> R + Send,
 ) -> Result<(Model, R)> {
+    let atlop = config.head.as_ref().is_some_and(|head| head.architecture == Architecture::Atlop);
+    if atlop && matches!(device, Device::Cpu(cpu) if cpu.int8) {
+        let say = "int8 is for KD-DocRE models, and this one is ATLOP's: its bilinear form gives the logits themselves";
+        return Err(Error::usage(say).fix("--precision bf16"));
+    }
     let (table, flat, _) = read::<f32>(dir, &config, want, seed)?;
     let (params, seen) = std::thread::scope(|scope| {
         let seen = scope.spawn(|| see(&flat));

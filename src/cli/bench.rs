@@ -87,7 +87,10 @@ enum Format {
 }
 
 pub fn run(args: &BenchArgs) -> Result<u8> {
-    let device = args.device.open()?;
+    let device = match args.what {
+        What::Encoder | What::Extract => args.device.open()?,
+        What::Kernels | What::Train => args.device.open_to_train()?,
+    };
     if let Some(gpu) = &args.modelled {
         if args.what != What::Kernels {
             return Err(Error::usage("--modelled is for `docre bench kernels`"));

@@ -24,6 +24,8 @@ pub enum Precision {
     F32,
     /// Weights and activations in bf16; sums, statistics, softmax and what is trained in f32.
     Bf16,
+    /// bf16, and int8 in the head's large products: for inference with KD-DocRE models on a CPU with AVX512_VNNI.
+    Int8,
 }
 
 /// Where and how to compute.
@@ -166,13 +168,23 @@ impl DeviceArgs {
             }
         }
     }
+    /// As [`DeviceArgs::open`], for commands that train.
+    pub fn open_to_train(&self) -> Result<Device> {
+        match self.precision {
+            Precision::Int8 => Err(Error::usage("int8 is for inference: --precision bf16 or f32")),
+            _ => self.open(),
+        }
+    }
     fn cuda(&self) -> Result<Device> {
-        if self.precision == Precision::F32 {
-            return Err(Error::usage("the kernels of the GPU compute in bf16: --precision f32 needs --device cpu"));
+        if !matches!(self.precision, Precision::Auto | Precision::Bf16) {
+            return Err(Error::usage("the kernels of the GPU compute in bf16: f32 and int8 need --device cpu"));
         }
         Device::cuda(0)
     }
     fn cpu(&self) -> Result<Device> {
+        if self.precision == Precision::Int8 {
+            return Device::cpu_in_int8(self.threads);
+        }
         let fast = simd::level() == simd::Level::Avx512Bf16;
         let bf16 = self.precision == Precision::Bf16 || (self.precision == Precision::Auto && fast);
         Device::cpu_in(self.threads, if bf16 { DType::BF16 } else { DType::F32 })
@@ -183,7 +195,11 @@ impl DeviceArgs {
 pub fn describe(device: &Device) -> String {
     match device {
         Device::Cpu(cpu) => {
-            let precision = if cpu.precision == DType::BF16 { "bf16" } else { "f32" };
+            let precision = match cpu.precision {
+                DType::BF16 if cpu.int8 => "int8",
+                DType::BF16 => "bf16",
+                _ => "f32",
+            };
             format!("cpu, {} threads, {}, {precision}", cpu.threads(), simd_name())
         }
         Device::Cuda(cuda) => cuda.gpu().name.clone(),

@@ -62,7 +62,7 @@ pub struct CommonArgs {
 
 impl CommonArgs {
     pub fn open(&self) -> Result<Device> {
-        let device = self.device.open()?;
+        let device = self.device.open_to_train()?;
         device.ledger().set_limit(self.max_memory);
         Ok(device)
     }

@@ -28,6 +28,12 @@ impl Device {
     pub fn cpu_in(threads: usize, precision: DType) -> Result<Self> {
         Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads, precision)?)))
     }
+    /// As [`Device::cpu_in`] in bf16, with the head's large products in eight bits where a model only computes.
+    pub fn cpu_in_int8(threads: usize) -> Result<Self> {
+        let mut cpu = cpu::Cpu::new(threads, DType::BF16)?;
+        cpu.int8 = true;
+        Ok(Device::Cpu(Arc::new(cpu)))
+    }
     /// The GPU number `ordinal`. Errors as [`cuda::Cuda::new`].
     pub fn cuda(ordinal: usize) -> Result<Self> {
         Ok(Device::Cuda(Arc::new(cuda::Cuda::new(ordinal)?)))

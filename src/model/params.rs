@@ -1,6 +1,6 @@
 //! The parameters: one flat array, and views of it by name.
 
-use super::names::{Group, Init, ParamSpec, ranges};
+use super::names::{Group, Init, ParamSpec, in_int8, ranges};
 use crate::device::Device;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
@@ -41,6 +41,7 @@ impl Params {
         if matches!(device, Device::Cuda(_)) {
             return Self::new(device, specs, flat.to_vec());
         }
+        let int8 = matches!(device, Device::Cpu(cpu) if cpu.int8);
         let one = |(spec, range): (&ParamSpec, Range<usize>)| {
             let values = &flat[range];
             let tensor = match device.activation_dtype(DType::F32) {
@@ -48,10 +49,10 @@ impl Params {
                 _ => Tensor::from_vec(device, "weights", &spec.shape, values.to_vec())?,
             };
             // Embeddings are looked up.
-            if spec.shape.len() == 2 && !spec.name.starts_with("embeddings.") {
-                tensor.into_panels()
-            } else {
-                Ok(tensor)
+            match spec.shape.len() == 2 && !spec.name.starts_with("embeddings.") {
+                true if int8 && in_int8(&spec.name) => tensor.into_int8(),
+                true => tensor.into_panels(),
+                false => Ok(tensor),
             }
         };
         let ready = specs.iter().zip(ranges(&specs)).map(one).collect::<Result<_>>()?;

@@ -2,6 +2,9 @@ use crate::support::*;
 use docre::device::Device;
 use docre::dtype::DType;
 use docre::ops::bilinear::bilinear;
+use docre::rng::Stream;
+use docre::tape::Tape;
+use half::bf16;
 
 #[derive(Clone, Copy)]
 struct Size {
@@ -43,6 +46,27 @@ fn case(cells: usize, e: usize, block: usize, out: usize, bias: bool) {
         &|v| plain::<f64>(v, size),
         &|v| plain::<f32>(v, size),
     );
+}
+
+/// Where the largest of z_s and of W's rows are 127 and those of z_o are 1, eight bits round nothing.
+#[test]
+fn integers_are_exact_in_eight_bits() {
+    let device = Device::cpu_in_int8(2).unwrap();
+    for (cells, e, block, out) in [(1, 1, 1, 1), (7, 15, 5, 3), (13, 64, 32, 33), (97, 32, 8, 5)] {
+        let (size, mut stream) = (Size { cells, e, block, out }, Stream::new(4, 1));
+        let mut integers = |rows: usize, columns: usize, most: usize| {
+            let mut values: Vec<f64> =
+                (0..rows * columns).map(|_| stream.below(2 * most + 1) as f64 - most as f64).collect();
+            values.chunks_mut(columns).for_each(|row| row[columns / 2] = if most == 1 { -1.0 } else { 127.0 });
+            values
+        };
+        let values = [integers(cells, e, 15), integers(cells, e, 1), integers(out, e * block, 15)];
+        let shapes = [[cells, e], [cells, e], [out, e * block]];
+        let [zs, zo, w] = [0, 1, 2].map(|i| tensor(&device, DType::BF16, &shapes[i], &values[i]));
+        let y = bilinear(&mut Tape::inference(), &zs, &zo, &w.into_int8().unwrap(), None, block).unwrap();
+        let want: Vec<f64> = plain::<f64>(&values, size).iter().map(|&x| f64::from(bf16::from_f32(x as f32))).collect();
+        assert_eq!(y.to_f64().unwrap(), want, "{cells} {e} {block} {out}");
+    }
 }
 
 #[test]

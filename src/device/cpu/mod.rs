@@ -23,6 +23,8 @@ pub struct Cpu {
     threads: rayon::ThreadPool,
     /// Of activations and of weights in products, for a model in f32: F32 or BF16.
     pub precision: DType,
+    /// The head's large products in eight bits, in inference; see [`crate::model::names::in_int8`].
+    pub int8: bool,
     pub ledger: Arc<Ledger>,
     pub profile: Profile,
     pub(crate) pool: Arc<pool::Pool>,
@@ -39,7 +41,7 @@ impl Cpu {
             .map_err(|e| Error::device("E-THREADS", format!("cannot start threads: {e}")))?;
         let (poison, round) = (AtomicBool::new(false), AtomicBool::new(false));
         let (ledger, profile, pool) = (Arc::default(), Profile::default(), Arc::default());
-        Ok(Cpu { threads, precision, ledger, profile, pool, poison, round })
+        Ok(Cpu { threads, precision, int8: false, ledger, profile, pool, poison, round })
     }
     /// Runs `f` on the device's threads.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {

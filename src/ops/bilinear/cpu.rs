@@ -1,10 +1,13 @@
-use crate::device::cpu::gemm::{AsLeft, CHUNK, Factor, Left, Mat, Packed, Panels, Product, Right, join, multiply};
+use crate::device::cpu::gemm::{
+    AsLeft, Block, CHUNK, Factor, Left, Mat, Packed, Panels, Product, Right, block_rows, int8, join, multiply,
+};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{add_column_sums, add_to, axpy, columns_mut, dot};
 use crate::dtype::{Element, narrow, widen};
 use crate::tape::Grads;
 use crate::tensor::Tensor;
+use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -24,16 +27,24 @@ impl<'a, S: Element> Outer<'a, S> {
     /// The products of `cell` for the outer indices from `from` on.
     #[inline(always)]
     fn products(&self, cell: usize, from: usize, out: &mut [S]) {
+        self.runs(cell, from, out, |x, zo, out| S::scale_row(x, zo, out));
+    }
+    /// `scale(x, zo, out)` for each run of one i: x is z_s[i], zo a part of the group of z_o.
+    #[inline(always)]
+    fn runs<T>(&self, cell: usize, from: usize, out: &mut [T], scale: impl Fn(S::Wide, &[S], &mut [T])) {
         let k = self.block;
-        let (zs, zo) = (&self.zs[cell * self.e..][..self.e], &self.zo[cell * self.e..][..self.e]);
+        let [zs, zo] = self.cell(cell);
         let mut at = 0;
         while at < out.len() {
-            // A run of one i: z_s[i] times part of the group of z_o.
             let (i, j) = ((from + at) / k, (from + at) % k);
             let n = (k - j).min(out.len() - at);
-            S::scale_row(zs[i].wide(), &zo[i / k * k + j..][..n], &mut out[at..at + n]);
+            scale(zs[i].wide(), &zo[i / k * k + j..][..n], &mut out[at..at + n]);
             at += n;
         }
+    }
+    #[inline(always)]
+    fn cell(&self, cell: usize) -> [&[S]; 2] {
+        [self.zs, self.zo].map(|z| &z[cell * self.e..][..self.e])
     }
 }
 
@@ -44,6 +55,48 @@ impl<S: Factor> AsLeft<S> for Outer<'_, S> {
             vectorize(
                 #[inline(always)]
                 || self.products(row + i, columns.start, line),
+            )
+        })
+    }
+}
+
+/// The outer products of each cell in eight bits, by the largest that its z_s and z_o could have.
+struct Rounded<'a> {
+    outer: Outer<'a, bf16>,
+    /// Of each cell: s, and 1 / s.
+    scales: Vec<f32>,
+    inverses: Vec<f32>,
+}
+
+impl<'a> Rounded<'a> {
+    fn new(outer: Outer<'a, bf16>, cells: usize) -> Self {
+        let of_cell = |cell: usize| {
+            let [zs, zo] = outer.cell(cell);
+            vectorize(
+                #[inline(always)]
+                || int8::scales(int8::largest(zs) * int8::largest(zo)),
+            )
+        };
+        let (scales, inverses) = (0..cells).into_par_iter().with_min_len(64).map(of_cell).unzip();
+        Rounded { outer, scales, inverses }
+    }
+}
+
+impl AsLeft<u8> for Rounded<'_> {
+    fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, u8> {
+        Left::generate(rows, columns.len(), |i, line| {
+            let inverse = self.inverses[row + i];
+            vectorize(
+                #[inline(always)]
+                || {
+                    self.outer.runs(
+                        row + i,
+                        columns.start,
+                        line,
+                        #[inline(always)]
+                        |x, zo, out| int8::quantize(zo, x * inverse, out),
+                    )
+                },
             )
         })
     }
@@ -88,20 +141,26 @@ fn forward_into<S: Factor, Y: Element>(
     y: &mut Tensor,
     round: impl Fn(&[S::Wide], &mut [Y]) + Sync,
 ) {
-    let (rows, columns, k) = (zs.rows(), w.rows(), w.dim());
-    let (left, packed, bias) = (Outer::<S>::new(zs, zo, block), w.panels::<S>(), b.map(|b| b.slice::<S>()));
-    let matrix = Mat::rows(if packed.is_some() { &[] } else { w.slice::<S>() }, k);
-    let right = packed.map_or(Right::Matrix(&matrix), Right::Packed);
-    let product = Product::new((rows, columns, k), &left, right);
-    let blocks = y.slice_mut::<Y>().par_chunks_mut((product.block() * columns).max(1));
-    product.run(blocks, |block, sums, y| {
+    let (rows, columns, k, bias) = (zs.rows(), w.rows(), w.dim(), b.map(|b| b.slice::<S>()));
+    let blocks = y.slice_mut::<Y>().par_chunks_mut((block_rows(rows) * columns).max(1));
+    let finish = |block: &Block, sums: &mut [S::Wide], y: &mut &mut [Y]| {
         for (sums, y) in block.rows_mut(sums, y, columns) {
             if let Some(bias) = bias {
                 add_to(sums, &bias[block.columns.clone()]);
             }
             round(sums, y);
         }
-    });
+    };
+    if let Some(weight) = w.int8() {
+        let left = Rounded::new(Outer::new(zs, zo, block), rows);
+        return weight.run((&left, rows, &left.scales), blocks, |block, sums, y| {
+            finish(block, bytemuck::cast_slice_mut(sums), y)
+        });
+    }
+    let (left, packed) = (Outer::<S>::new(zs, zo, block), w.panels::<S>());
+    let matrix = Mat::rows(if packed.is_some() { &[] } else { w.slice::<S>() }, k);
+    let product = Product::new((rows, columns, k), &left, packed.map_or(Right::Matrix(&matrix), Right::Packed));
+    product.run(blocks, finish);
 }
 
 /// Columns of dW that a task sums: with all of dy they stay in the second-level cache.

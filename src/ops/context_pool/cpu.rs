@@ -1,5 +1,5 @@
 use super::Pooling;
-use crate::device::cpu::gemm::{AsLeft, Factor, Left, Mat, Panels, Product, Right, gemm, join};
+use crate::device::cpu::gemm::{AsLeft, Factor, Left, Mat, Panels, Product, Right, block_rows, gemm, join};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{dot, split_mut, sum};
@@ -154,8 +154,9 @@ fn rounded_product<S: Factor>(
     c: &mut [S],
     factor: impl Fn(usize) -> S::Wide + Sync,
 ) {
-    let (product, columns) = (Product::new(size, a, Right::Matrix(b)), size.1);
-    product.run(c.par_chunks_mut((product.block() * columns).max(1)), |block, sums, c| {
+    let columns = size.1;
+    let blocks = c.par_chunks_mut((block_rows(size.0) * columns).max(1));
+    Product::new(size, a, Right::Matrix(b)).run(blocks, |block, sums, c| {
         for (row, (sums, c)) in block.rows.clone().zip(block.rows_mut(sums, c, columns)) {
             vectorize(
                 #[inline(always)]

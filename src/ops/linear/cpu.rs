@@ -1,31 +1,43 @@
-use crate::device::cpu::gemm::{AsLeft, Factor, Mat, Packed, Panels, Product, Right, gemm};
+use crate::device::cpu::gemm::int8::Tokens;
+use crate::device::cpu::gemm::{Block, Factor, Mat, Product, Right, block_rows, gemm};
 use crate::device::cpu::math::gelu;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{add_column_sums, parts};
 use crate::dtype::{Element, narrow};
 use crate::tape::Grads;
 use crate::tensor::Tensor;
+use half::bf16;
 use rayon::prelude::*;
 
 /// `x W^T`.
 struct Forward<'a, S: Factor> {
-    x: Mat<'a, S>,
-    w: Mat<'a, S>,
-    packed: Option<&'a Packed<S>>,
+    x: &'a Tensor,
+    w: &'a Tensor,
     bias: Option<&'a [S]>,
-    out: usize,
 }
 
 impl<'a, S: Factor> Forward<'a, S> {
     fn new(x: &'a Tensor, w: &'a Tensor, b: Option<&'a Tensor>) -> Self {
-        let packed = w.panels::<S>();
-        let values = if packed.is_some() { &[] } else { w.slice() };
-        let (x, w, out) = (Mat::rows(x.slice(), x.dim()), Mat::rows(values, w.dim()), w.rows());
-        Forward { x, w, packed, bias: b.map(|b| b.slice()), out }
+        Forward { x, w, bias: b.map(|b| b.slice()) }
     }
-    fn product(&self, rows: usize) -> Product<'_, S, impl AsLeft<S>, impl Panels<S>> {
-        let right = self.packed.map_or(Right::Matrix(&self.w), Right::Packed);
-        Product::new((rows, self.out, self.x.row_stride), &self.x, right)
+    /// As [`Product::run`].
+    fn run<O: Send>(
+        &self,
+        outs: impl IndexedParallelIterator<Item = O>,
+        finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
+    ) {
+        let (rows, out, k) = (self.x.rows(), self.w.rows(), self.w.dim());
+        if let Some(weight) = self.w.int8() {
+            let x = Tokens::new(self.x.slice::<bf16>(), k);
+            return weight.run((&x, rows, &x.scales), outs, |block, sums, out| {
+                finish(block, bytemuck::cast_slice_mut(sums), out)
+            });
+        }
+        let packed = self.w.panels::<S>();
+        let (x, w) =
+            (Mat::rows(self.x.slice::<S>(), k), Mat::rows(if packed.is_some() { &[] } else { self.w.slice::<S>() }, k));
+        let product = Product::new((rows, out, k), &x, packed.map_or(Right::Matrix(&w), Right::Packed));
+        product.run(outs, finish);
     }
     /// The bias of `columns`, added to a row of sums.
     #[inline(always)]
@@ -52,11 +64,10 @@ fn forward_into<S: Factor, Y: Element>(
     y: &mut Tensor,
     round: impl Fn(&[S::Wide], &mut [Y]) + Sync,
 ) {
-    let (rows, out) = (x.rows(), w.rows());
+    let (out, residual) = (w.rows(), residual.map(|r| r.slice::<S>()));
     let forward = Forward::<S>::new(x, w, b);
-    let (product, residual) = (forward.product(rows), residual.map(|r| r.slice::<S>()));
-    let blocks = y.slice_mut::<Y>().par_chunks_mut((product.block() * out).max(1));
-    product.run(blocks, |block, sums, y| {
+    let blocks = y.slice_mut::<Y>().par_chunks_mut((block_rows(x.rows()) * out).max(1));
+    forward.run(blocks, |block, sums, y| {
         let first = block.columns.start;
         for (row, (sums, y)) in block.rows.clone().zip(block.rows_mut(sums, y, out)) {
             vectorize(
@@ -75,13 +86,12 @@ fn forward_into<S: Factor, Y: Element>(
 
 /// `y = gelu(z)`, `z = x W^T + b`; z is rounded where it is kept, and not before gelu.
 pub fn forward_gelu<S: Factor>(x: &Tensor, w: &Tensor, b: &Tensor, z: Option<&mut Tensor>, y: &mut Tensor) {
-    let (rows, out) = (x.rows(), w.rows());
+    let out = w.rows();
     let forward = Forward::<S>::new(x, w, Some(b));
-    let product = forward.product(rows);
-    let size = (product.block() * out).max(1);
+    let size = (block_rows(x.rows()) * out).max(1);
     let kept = parts::<S>(z, size, y.len().div_ceil(size));
     let blocks = y.slice_mut::<S>().par_chunks_mut(size).zip(kept);
-    product.run(blocks, |block, sums, (y, z)| {
+    forward.run(blocks, |block, sums, (y, z)| {
         let columns = block.columns.clone();
         for (i, (sums, y)) in block.rows_mut(sums, y, out).enumerate() {
             let z = z.get_mut(i * out..(i + 1) * out);
@@ -114,8 +124,8 @@ pub fn backward<S: Factor>(
     let (rows, k, out) = (x.rows(), x.dim(), w.rows());
     let (dy, xs, ws) = (Mat::rows(dy.slice::<S>(), out), Mat::rows(x.slice::<S>(), k), Mat::rows(w.slice::<S>(), k));
     let ws = ws.t();
-    let product = Product::new((rows, k, out), &dy, Right::Matrix(&ws));
-    product.run(dx.slice_mut::<S>().par_chunks_mut((product.block() * k).max(1)), |block, sums, dx| {
+    let blocks = dx.slice_mut::<S>().par_chunks_mut((block_rows(rows) * k).max(1));
+    Product::new((rows, k, out), &dy, Right::Matrix(&ws)).run(blocks, |block, sums, dx| {
         for (sums, dx) in block.rows_mut(sums, dx, k) {
             vectorize(
                 #[inline(always)]

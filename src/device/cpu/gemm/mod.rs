@@ -10,12 +10,15 @@
 //! Deterministic: an element is the sum over k in order, in chunks of [`CHUNK`], whatever m, the
 //! blocking or the number of threads, so a row's bits do not depend on the rows that share the call.
 
+#[cfg(target_arch = "x86_64")]
+mod dot;
+pub mod int8;
 mod operand;
 mod tile;
 
 pub use operand::{AsLeft, Left, Mat, Packed, Panels, join};
-pub use tile::Factor;
 use tile::Out;
+pub use tile::{Factor, Operand};
 
 use super::scratch::{LARGEST, Scratch};
 use super::simd::{self, Kernel};
@@ -32,18 +35,18 @@ const SLAB: usize = 1024;
 
 /// `C[rows of A, rows of B] = A B^T` or `C += A B^T`, on the calling thread.
 /// C has rows of `stride` elements; only the rows of A times the rows of B of it are touched.
-pub fn multiply<S: Factor>(a: &Left<'_, S>, b: &Packed<S>, c: &mut [S::Wide], stride: usize, assign: bool) {
+pub fn multiply<S: Operand>(a: &Left<'_, S>, b: &Packed<S>, c: &mut [S::Sum], stride: usize, assign: bool) {
     assert!(a.units() == b.units);
     multiply_part(a, b, 0..b.rows, 0, c, stride, assign);
 }
 
 /// Of `b` the rows of `columns`, which begin at a panel, and the units from `from` on, as many as `a` has.
-fn multiply_part<S: Factor>(
+fn multiply_part<S: Operand>(
     a: &Left<'_, S>,
     b: &Packed<S>,
     columns: Range<usize>,
     from: usize,
-    c: &mut [S::Wide],
+    c: &mut [S::Sum],
     stride: usize,
     assign: bool,
 ) {
@@ -51,17 +54,17 @@ fn multiply_part<S: Factor>(
     simd::run(Multiply { a, b, columns, from, c, stride, assign });
 }
 
-struct Multiply<'a, S: Factor> {
+struct Multiply<'a, S: Operand> {
     a: &'a Left<'a, S>,
     b: &'a Packed<S>,
     columns: Range<usize>,
     from: usize,
-    c: &'a mut [S::Wide],
+    c: &'a mut [S::Sum],
     stride: usize,
     assign: bool,
 }
 
-impl<S: Factor> Kernel for Multiply<'_, S> {
+impl<S: Operand> Kernel for Multiply<'_, S> {
     type Output = ();
     #[inline(always)]
     fn run<const FMA: bool>(self) {
@@ -76,7 +79,7 @@ impl<S: Factor> Kernel for Multiply<'_, S> {
     }
 }
 
-impl<S: Factor> Multiply<'_, S> {
+impl<S: Operand> Multiply<'_, S> {
     /// Each panel of B stays in the nearer caches while all rows of A pass.
     #[inline(always)]
     fn tiles<const MR: usize, const NR: usize, const FMA: bool>(self) {
@@ -95,14 +98,14 @@ impl<S: Factor> Multiply<'_, S> {
 }
 
 /// The right operand.
-pub enum Right<'a, S: Factor, B> {
+pub enum Right<'a, S: Operand, B> {
     Matrix(&'a B),
     /// Packed in whole, with as many columns as the product.
     Packed(&'a Packed<S>),
 }
 
 /// `A[rows, k] B[columns, k]^T`.
-pub struct Product<'a, S: Factor, A, B> {
+pub struct Product<'a, S: Operand, A, B> {
     rows: usize,
     columns: usize,
     k: usize,
@@ -124,11 +127,11 @@ pub fn beside_others<R>(f: impl FnOnce() -> R) -> R {
     found
 }
 
-/// Rows that a task computes: whole register tiles, an even share, and enough to be worth the way through B; at most
-/// as many as keep the sums in the second-level cache.
-fn block_rows<S: Factor>(rows: usize) -> usize {
+/// Rows that a task computes of a product with `rows`: whole register tiles of any type, an even share, and enough to be
+/// worth the way through B; at most as many as keep the sums in the second-level cache.
+pub fn block_rows(rows: usize) -> usize {
     let share = if BUSY.get() { rows } else { rows.div_ceil(8 * rayon::current_num_threads()) };
-    share.clamp(24, 96).next_multiple_of(tile::size::<S>().mr)
+    share.clamp(24, 96).next_multiple_of(tile::size::<f32>().mr)
 }
 
 /// Sums of a product: rows `rows`, columns `columns`, dense.
@@ -151,21 +154,16 @@ impl Block {
     }
 }
 
-impl<'a, S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
+impl<'a, S: Operand, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
     pub fn new((rows, columns, k): (usize, usize, usize), left: &'a A, right: Right<'a, S, B>) -> Self {
-        Product { rows, columns, k, left, right, block: block_rows::<S>(rows) }
+        Product { rows, columns, k, left, right, block: block_rows(rows) }
     }
-    /// Rows of a task.
-    pub fn block(&self) -> usize {
-        self.block
-    }
-
     /// Computes on all threads of the current pool and hands every block of sums to `finish`, with the output that
-    /// belongs to its rows: `outs` are one for every [`Product::block`] rows.
+    /// belongs to its rows: `outs` are one for every [`block_rows`].
     pub fn run<O: Send>(
         &self,
         outs: impl IndexedParallelIterator<Item = O>,
-        finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
+        finish: impl Fn(&Block, &mut [S::Sum], &mut O) + Sync,
     ) {
         if self.rows == 0 || self.columns == 0 {
             return;
@@ -190,7 +188,7 @@ impl<'a, S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
         &self,
         right: &Packed<S>,
         outs: impl IndexedParallelIterator<Item = O>,
-        finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
+        finish: impl Fn(&Block, &mut [S::Sum], &mut O) + Sync,
     ) {
         assert!(right.rows == self.columns && right.units == self.k.div_ceil(S::K));
         outs.enumerate().for_each(|(task, mut out)| {
@@ -209,11 +207,11 @@ impl<'a, S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
         right: &B,
         span: usize,
         outs: impl IndexedParallelIterator<Item = O>,
-        finish: impl Fn(&Block, &mut [S::Wide], &mut O) + Sync,
+        finish: impl Fn(&Block, &mut [S::Sum], &mut O) + Sync,
     ) {
         let block = |task: usize| Block { rows: self.rows_of(task), columns: 0..self.columns };
         let size = self.block * self.columns;
-        let mut sums = vec![S::Wide::ZERO; self.rows * self.columns];
+        let mut sums = vec![bytemuck::Zeroable::zeroed(); self.rows * self.columns];
         for from in (0..self.k).step_by(span) {
             let part = from..(from + span).min(self.k);
             let right = Packed::right_parallel(right, 0, self.columns, part.clone());
@@ -225,9 +223,9 @@ impl<'a, S: Factor, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
     }
 
     /// Adds the part of k that `right` has.
-    fn sum(&self, block: &Block, right: &Packed<S>, part: Range<usize>, sums: &mut [S::Wide], assign: bool) {
+    fn sum(&self, block: &Block, right: &Packed<S>, part: Range<usize>, sums: &mut [S::Sum], assign: bool) {
         if part.is_empty() {
-            sums.fill(S::Wide::ZERO);
+            sums.fill(bytemuck::Zeroable::zeroed());
         }
         for from in part.clone().step_by(CHUNK) {
             let left = self.left.left(block.rows.start, block.rows.len(), from..(from + CHUNK).min(part.end));
@@ -271,7 +269,7 @@ pub fn gemm<S: Factor>(
 ) {
     debug_assert!(c.len() == m * n);
     let product = Product::new((m, n, k), a, Right::Matrix(b));
-    product.run(c.par_chunks_mut((product.block() * n).max(1)), |block, sums, c| {
+    product.run(c.par_chunks_mut((product.block * n).max(1)), |block, sums, c| {
         for (sums, c) in block.rows_mut(sums, c, n) {
             match assign {
                 true => c.copy_from_slice(sums),

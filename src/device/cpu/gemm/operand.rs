@@ -1,21 +1,20 @@
 //! What products read: matrices in memory or generated, as rows or packed into panels.
 
-use super::tile::{self, Factor, Rows};
+use super::tile::{self, Factor, Operand, Rows};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd;
-use crate::dtype::Element;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// A matrix that can write rows of itself, transposed, into a packed panel.
-pub trait Panels<S: Factor>: Sync {
+pub trait Panels<S: Operand>: Sync {
     /// With `j` counting units: `out[j * width + i]` becomes the values of row `row + i` from column
     /// `columns.start + j * S::K` on; beyond the last column they are zero. Leaves `rows <= i < width` alone.
     fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]);
 }
 
 /// A matrix that can be the left operand.
-pub trait AsLeft<S: Factor>: Sync {
+pub trait AsLeft<S: Operand>: Sync {
     /// Rows `row..row + rows` of `columns`.
     fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, S>;
 }
@@ -132,37 +131,40 @@ pub fn join<S: Factor>(first: &[S], second: &[S], line: &mut [S::Unit]) {
 }
 
 impl<S: Factor> AsLeft<S> for Mat<'_, S> {
-    /// Where rows are contiguous and do not fight for cache lines they are read in place.
     fn left(&self, row: usize, rows: usize, columns: Range<usize>) -> Left<'_, S> {
-        let k = columns.len();
-        if self.col_stride != 1 || rows == 0 || k == 0 {
+        if self.col_stride != 1 || rows == 0 || columns.is_empty() {
             return Left::packed(self, row, rows, columns);
         }
-        let stride = self.row_stride;
-        let data = &self.data[row * stride + columns.start..(row + rows - 1) * stride + columns.end];
-        if k.is_multiple_of(S::K) && !collides::<S>(stride) {
-            return Left::Rows { data, stride, rows, k };
-        }
-        Left::generate(rows, k, |i, line| line.copy_from_slice(&data[i * stride..][..k]))
+        Left::of_rows(self.data, self.row_stride, row, rows, columns)
     }
 }
 
 /// Rows at a multiple of 2048 bytes would fight for the same lines of the first-level cache.
-fn collides<S: Element>(stride: usize) -> bool {
-    (stride * S::DTYPE.size()).is_multiple_of(2048)
+fn collides<S>(stride: usize) -> bool {
+    (stride * size_of::<S>()).is_multiple_of(2048)
 }
 
 /// A left operand: rows in place, rows of its own, or panels.
-pub enum Left<'a, S: Factor> {
+pub enum Left<'a, S: Operand> {
     Rows { data: &'a [S], stride: usize, rows: usize, k: usize },
     Own { data: Scratch<S>, stride: usize, rows: usize, k: usize },
     Packed(Packed<S>),
 }
 
-impl<'a, S: Factor> Left<'a, S> {
+impl<'a, S: Operand> Left<'a, S> {
     /// Rows `row..row + rows` of `columns` of `x`.
     pub fn new(x: &'a impl AsLeft<S>, row: usize, rows: usize, columns: Range<usize>) -> Self {
         x.left(row, rows, columns)
+    }
+    /// Rows `row..row + rows` of `columns`, neither of them empty, of a matrix in memory; read in place where they do not
+    /// fight for cache lines.
+    pub(super) fn of_rows(data: &'a [S], stride: usize, row: usize, rows: usize, columns: Range<usize>) -> Self {
+        let k = columns.len();
+        let data = &data[row * stride + columns.start..(row + rows - 1) * stride + columns.end];
+        if k.is_multiple_of(S::K) && !collides::<S>(stride) {
+            return Left::Rows { data, stride, rows, k };
+        }
+        Left::generate(rows, k, |i, line| line.copy_from_slice(&data[i * stride..][..k]))
     }
     /// Rows that `fill(i, line)` writes, `k` long.
     pub fn generate(rows: usize, k: usize, mut fill: impl FnMut(usize, &mut [S])) -> Self {
@@ -203,7 +205,7 @@ impl<'a, S: Factor> Left<'a, S> {
 }
 
 /// Panels of an operand: `ceil(rows / width)` panels of `[units][width]`, zero beyond `rows`.
-pub struct Packed<S: Factor> {
+pub struct Packed<S: Operand> {
     data: Memory<S::Unit>,
     pub(super) rows: usize,
     /// Of k.
@@ -217,7 +219,7 @@ enum Memory<U: bytemuck::Pod> {
     Own(Vec<U>),
 }
 
-impl<S: Factor> Packed<S> {
+impl<S: Operand> Packed<S> {
     fn new(x: &impl Panels<S>, row: usize, rows: usize, columns: Range<usize>, width: usize) -> Self {
         let mut made = Self::scratch(rows, columns.len(), width);
         let panels = made.panels_mut().enumerate();
@@ -270,13 +272,13 @@ impl<S: Factor> Packed<S> {
     }
 }
 
-impl<S: Factor> std::fmt::Debug for Packed<S> {
+impl<S: Operand> std::fmt::Debug for Packed<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Packed {{ rows: {}, units: {} }}", self.rows, self.units)
     }
 }
 
-fn pack<S: Factor>(
+fn pack<S: Operand>(
     x: &impl Panels<S>,
     row: usize,
     rows: usize,
