@@ -109,6 +109,12 @@ fn rows(t: &Tensor, rows: impl IntoIterator<Item = usize>) -> Vec<f64> {
     rows.into_iter().flat_map(|r| all[r * dim..(r + 1) * dim].to_vec()).collect()
 }
 
+fn cosine(a: &[f64], b: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    assert_eq!(a.len(), b.len());
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
 fn parity<T: Real>(weights: &str, name: &str, pad: usize, tolerance: f64) {
     let model = model::<T>(weights, pad);
     let case = Case::open(name);
@@ -368,16 +374,26 @@ fn golden_minilm_encoder() {
         ..HeadConfig::released(Architecture::KdDocre, 2)
     };
     let config = ModelConfig::load(&dir).unwrap().with_head(head, Vec::new()).unwrap();
-    let (model, _) = build::<f32>(&dir, config, Want::Encoder, 1, &Device::cpu(2).unwrap()).unwrap();
     let case = Case::open("minilm_encoder");
     assert_eq!(case.documents.iter().map(|d| d.ids.len()).collect::<Vec<_>>(), [161, 259, 513]);
-    let batch = model.batch(&case.documents.iter().collect::<Vec<_>>()).unwrap();
-    let mut tape = Tape::inference();
-    let encoded = encoder::encode(&mut tape, &model.params, &model.config.encoder, &batch, false).unwrap();
-    let hidden = gather(&mut tape, &encoded.hidden, batch.merge.as_ref().unwrap()).unwrap();
-    for d in 0..case.documents.len() {
-        let (ours, golden) =
-            (rows(&hidden, batch.documents.tokens.range(d)), read(&case.file, &format!("doc{d}.hidden")));
+    let golden = |d: usize| read(&case.file, &format!("doc{d}.hidden"));
+    let hidden = |device: Device| {
+        let (model, _) = build::<f32>(&dir, config.clone(), Want::Encoder, 1, &device).unwrap();
+        let batch = model.batch(&case.documents.iter().collect::<Vec<_>>()).unwrap();
+        let mut tape = Tape::inference();
+        let encoded = encoder::encode(&mut tape, &model.params, &model.config.encoder, &batch, false).unwrap();
+        let hidden = gather(&mut tape, &encoded.hidden, batch.merge.as_ref().unwrap()).unwrap();
+        (0..case.documents.len()).map(|d| rows(&hidden, batch.documents.tokens.range(d))).collect::<Vec<_>>()
+    };
+    for (d, ours) in hidden(Device::cpu_in(2, DType::BF16).unwrap()).iter().enumerate() {
+        let (golden, width) = (golden(d), config.encoder.hidden_size);
+        let cosines: Vec<f64> = ours.chunks(width).zip(golden.chunks(width)).map(|(a, b)| cosine(a, b)).collect();
+        eprintln!("document {d} in bf16: least cosine {:.5}", cosines.iter().fold(1.0, |a: f64, b| a.min(*b)));
+        // NaN-safe.
+        assert!(ours.len() == golden.len() && cosines.iter().all(|&c| c >= 0.9998), "document {d}: {cosines:?}");
+    }
+    for (d, ours) in hidden(Device::cpu(2).unwrap()).iter().enumerate() {
+        let golden = golden(d);
         let worst = ours.iter().zip(&golden).map(|(o, g)| (o - g).abs()).fold(0.0, f64::max);
         eprintln!("document {d}: largest error {worst:.2e}");
         assert_eq!(ours.len(), golden.len());
