@@ -8,10 +8,11 @@
 use super::gemm::{Factor, Left, Mat, Packed, multiply};
 use super::scratch::Scratch;
 use super::simd::vectorize;
-use super::vector::{dot, exp_and_sum, max};
+use super::vector::{Exponentials, dot, max_number};
 use crate::dtype::{Element, Real, narrow};
 use crate::rng::Dropout;
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// Query rows at a time: whole register tiles of every instruction set.
 const BLOCK: usize = 48;
@@ -74,6 +75,10 @@ impl<'a, S: Factor> Task<'a, S> {
     fn row(&self, i: usize) -> usize {
         self.seq.base + i * self.seq.stride
     }
+    /// Of (row, head).
+    fn place(&self, i: usize) -> usize {
+        self.row(i) * self.heads.count + self.head
+    }
     fn drop_row(&self, i: usize, values: &mut [S::Wide]) {
         if !self.drop.is_off() {
             let first = self.heads.element(self.row(i), self.head);
@@ -83,9 +88,10 @@ impl<'a, S: Factor> Task<'a, S> {
             );
         }
     }
-    /// Scores to their exponentials over the largest, in place; the row's log-sum-exp, and what makes them
-    /// probabilities.
-    fn exponentials(&self, scores: &mut [S::Wide]) -> (S::Wide, S::Wide) {
+    /// The exponentials of row `i` of scores over the largest, dropped out and rounded, in pieces that stay in the
+    /// first-level cache; the row's log-sum-exp, and what makes them probabilities. A NaN among the scores makes both one.
+    fn exponentials(&self, i: usize, scores: &mut [S::Wide], to: &mut [S]) -> (S::Wide, S::Wide) {
+        const PIECE: usize = 256;
         let (scale, bias) = (self.heads.scale::<S::Wide>(), S::Wide::of(self.seq.last_key_bias));
         vectorize(
             #[inline(always)]
@@ -93,8 +99,18 @@ impl<'a, S: Factor> Task<'a, S> {
                 if let Some(last) = scores.last_mut() {
                     *last += bias / scale;
                 }
-                let top = max(scores) * scale;
-                let total = exp_and_sum(scores, scale, top);
+                let top = max_number(scores) * scale;
+                let mut sum = Exponentials::new(scale, top);
+                let mut piece = [S::Wide::ZERO; PIECE];
+                let mut element = self.heads.element(self.row(i), self.head);
+                for (scores, to) in scores.chunks(PIECE).zip(to.chunks_mut(PIECE)) {
+                    let piece = &mut piece[..scores.len()];
+                    sum.add(scores, piece);
+                    self.drop.apply(element, piece);
+                    narrow(piece, to);
+                    element += PIECE as u64;
+                }
+                let total = sum.sum();
                 (top + total.ln(), S::Wide::ONE / total)
             },
         )
@@ -113,38 +129,46 @@ impl<'a, S: Factor> Task<'a, S> {
         )
     }
 
-    /// Output `[len, dim]` and log-sum-exp `[len]`.
-    fn forward(&self) -> (Vec<S::Wide>, Vec<S::Wide>) {
+    /// This head's columns of `out` and of `lse`.
+    fn forward(&self, out: &Parts<'_, S>, lse: &Parts<'_, S::Wide>) {
         let (len, dim) = (self.seq.len, self.heads.dim);
-        let (mut out, mut lse) = (vec![S::Wide::ZERO; len * dim], vec![S::Wide::ZERO; len]);
         let keys = Packed::right(&self.part(1), 0, len, 0..dim);
         let values = Packed::right(&self.part(2).t(), 0, dim, 0..len);
-        let mut scores = Scratch::new(BLOCK.min(len) * len);
+        let size = BLOCK.min(len) * len;
+        let (mut scores, mut weights) = (Scratch::new(size), Scratch::<S>::new(size));
+        let mut sums = Scratch::new(BLOCK.min(len) * dim);
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
-            let scores = &mut scores[..rows * len];
+            let (scores, weights) = (&mut scores[..rows * len], &mut weights[..rows * len]);
             multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, scores, len, true);
             let mut inverse = [S::Wide::ONE; BLOCK];
-            for (i, row) in scores.chunks_exact_mut(len).enumerate() {
-                (lse[from + i], inverse[i]) = self.exponentials(row);
-                self.drop_row(from + i, row);
+            for (i, (scores, weights)) in scores.chunks_exact_mut(len).zip(weights.chunks_exact_mut(len)).enumerate() {
+                let (sum, of_row) = self.exponentials(from + i, scores, weights);
+                // SAFETY: this task's alone.
+                unsafe { lse.part(self.place(from + i), 1)[0] = sum };
+                inverse[i] = of_row;
             }
-            let weights = Rounded::<S>::new(scores);
-            let left = Mat::rows(&weights, len);
-            let out = &mut out[from * dim..(from + rows) * dim];
-            multiply(&Left::new(&left, 0, rows, 0..len), &values, out, dim, true);
-            for (out, inverse) in out.chunks_exact_mut(dim).zip(inverse) {
-                out.iter_mut().for_each(|x| *x *= inverse);
+            let left = Mat::rows(&*weights, len);
+            multiply(&Left::new(&left, 0, rows, 0..len), &values, &mut sums[..rows * dim], dim, true);
+            for (i, (sums, inverse)) in sums[..rows * dim].chunks_exact_mut(dim).zip(inverse).enumerate() {
+                // SAFETY: as above.
+                let out = unsafe { out.part(self.place(from + i) * dim, dim) };
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        sums.iter_mut().for_each(|x| *x *= inverse);
+                        narrow(sums, out);
+                    },
+                );
             }
         }
-        (out, lse)
     }
 
-    /// dq, dk, dv side by side: `[len, 3 dim]`. `dout` is the `[len, dim]` gradient of this head's output.
-    fn backward(&self, dout: Mat<'_, S>, lse: impl Fn(usize) -> S::Wide) -> Vec<S::Wide> {
+    /// This head's columns of dq, dk and dv, from `column` on. `dout` is the `[len, dim]` gradient of this head's output.
+    fn backward(&self, dout: Mat<'_, S>, lse: &[S::Wide], dqkv: &Parts<'_, S>, column: usize) {
         let (len, dim) = (self.seq.len, self.heads.dim);
         let (width, scale) = (3 * dim, self.heads.scale::<S::Wide>());
-        let mut stage = vec![S::Wide::ZERO; len * width];
+        let mut stage = Scratch::zeros(len * width);
         let keys = Packed::right(&self.part(1), 0, len, 0..dim);
         let keys_down = Packed::right(&self.part(1).t(), 0, dim, 0..len);
         let values = Packed::right(&self.part(2), 0, len, 0..dim);
@@ -157,7 +181,7 @@ impl<'a, S: Factor> Task<'a, S> {
             multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, p, len, true);
             multiply(&Left::new(&dout, from, rows, 0..dim), &values, dp, len, true);
             for (i, (p, dp)) in p.chunks_exact_mut(len).zip(dp.chunks_exact_mut(len)).enumerate() {
-                self.probabilities(p, lse(from + i));
+                self.probabilities(p, lse[self.place(from + i)]);
                 mask.fill(S::Wide::ONE);
                 self.drop_row(from + i, &mut mask);
                 vectorize(
@@ -178,7 +202,13 @@ impl<'a, S: Factor> Task<'a, S> {
             let douts = Packed::right(&dout.from(from, 0).t(), 0, dim, 0..rows);
             multiply(&Left::new(&p.t(), 0, len, 0..rows), &douts, &mut stage[2 * dim..], width, false);
         }
-        stage
+        for (i, stage) in stage.chunks_exact(width).enumerate() {
+            for (part, values) in stage.chunks_exact(dim).enumerate() {
+                let at = self.row(i) * self.qkv.row_stride + column + part * self.heads.width() + self.head * dim;
+                // SAFETY: this task's alone.
+                narrow(values, unsafe { dqkv.part(at, dim) });
+            }
+        }
     }
 }
 
@@ -212,13 +242,39 @@ impl<S: Factor> std::ops::Deref for Rounded<'_, S> {
     }
 }
 
-/// Which task and which row of it hold row `r` of the tensor: (sequence, index).
-fn places(sequences: &[Sequence], rows: usize) -> Vec<(u32, u32)> {
-    let mut places = vec![(0, 0); rows];
-    for (s, seq) in sequences.iter().enumerate() {
-        (0..seq.len).for_each(|i| places[seq.base + i * seq.stride] = (s as u32, i as u32));
+/// What tasks write side by side.
+struct Parts<'a, T> {
+    start: *mut T,
+    len: usize,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it is a `&mut [T]` of which each thread takes elements of its own.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    fn new(data: &'a mut [T]) -> Self {
+        Parts { start: data.as_mut_ptr(), len: data.len(), memory: PhantomData }
     }
-    places
+    /// Elements `from..from + n`.
+    ///
+    /// # Safety
+    /// Nobody else has one of them at the time.
+    #[allow(clippy::mut_from_ref)] // as promised
+    unsafe fn part(&self, from: usize, n: usize) -> &mut [T] {
+        assert!(from + n <= self.len);
+        // SAFETY: in bounds of what was borrowed for 'a, and promised to be of one holder.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), n) }
+    }
+}
+
+/// Every one of `rows` rows belongs to exactly one sequence: so tasks write apart from each other.
+fn check(sequences: &[Sequence], rows: usize) {
+    let mut taken = vec![false; rows];
+    for row in sequences.iter().flat_map(|seq| (0..seq.len).map(|i| seq.base + i * seq.stride)) {
+        assert!(!std::mem::replace(&mut taken[row], true), "row {row} is in two sequences");
+    }
+    assert!(taken.into_iter().all(|taken| taken), "a row is in no sequence");
 }
 
 fn tasks<'a, S: Factor>(
@@ -240,17 +296,9 @@ pub fn forward<S: Factor>(
     out: &mut [S],
     lse: &mut [S::Wide],
 ) {
-    let (dim, width) = (heads.dim, heads.width());
-    let done: Vec<_> = tasks(qkv, sequences, heads, drop).map(|task| task.forward()).collect();
-    let places = places(sequences, out.len() / width);
-    let rows = out.par_chunks_mut(width).zip(lse.par_chunks_mut(heads.count)).zip(&places).with_min_len(BLOCK);
-    rows.for_each(|((out, lse), &(s, i))| {
-        for h in 0..heads.count {
-            let (o, l) = &done[s as usize * heads.count + h];
-            narrow(&o[i as usize * dim..][..dim], &mut out[h * dim..(h + 1) * dim]);
-            lse[h] = l[i as usize];
-        }
-    });
+    check(sequences, lse.len() / heads.count);
+    let (out, lse) = (Parts::new(out), Parts::new(lse));
+    tasks(qkv, sequences, heads, drop).for_each(|task| task.forward(&out, &lse));
 }
 
 /// `3 heads dim` columns, from `column` on, of each row of `dqkv`, which is as wide as `qkv`'s; from
@@ -266,20 +314,10 @@ pub fn backward<S: Factor>(
     dqkv: &mut [S],
     column: usize,
 ) {
-    let (dim, width) = (heads.dim, heads.width());
-    let run = |task: Task<'_, S>| {
-        let dout = task.seq.rows(Mat::rows(dout, width), task.head * dim);
-        task.backward(dout, |i| lse[task.row(i) * heads.count + task.head])
-    };
-    let done: Vec<_> = tasks(qkv, sequences, heads, drop).map(run).collect();
-    let places = places(sequences, dqkv.len() / qkv.row_stride);
-    dqkv.par_chunks_mut(qkv.row_stride).zip(&places).with_min_len(BLOCK).for_each(|(row, &(s, i))| {
-        let row = &mut row[column..];
-        for h in 0..heads.count {
-            let stage = &done[s as usize * heads.count + h][i as usize * 3 * dim..][..3 * dim];
-            for part in 0..3 {
-                narrow(&stage[part * dim..][..dim], &mut row[part * width + h * dim..][..dim]);
-            }
-        }
+    check(sequences, lse.len() / heads.count);
+    let dqkv = Parts::new(dqkv);
+    tasks(qkv, sequences, heads, drop).for_each(|task| {
+        let dout = task.seq.rows(Mat::rows(dout, heads.width()), task.head * heads.dim);
+        task.backward(dout, lse, &dqkv, column);
     });
 }

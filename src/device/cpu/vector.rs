@@ -48,41 +48,63 @@ pub fn sum2<S: Element>(x: &[S], y: &[S], f: impl Fn(S::Wide, S::Wide) -> S::Wid
     pairwise(lanes)
 }
 
-/// Replaces each x by `exp(scale x - top)`; their sum, in the order of [`sum`].
-#[inline(always)]
-pub fn exp_and_sum<T: Real>(x: &mut [T], scale: T, top: T) -> T {
-    let (blocks, rest) = x.as_chunks_mut::<LANES>();
-    let mut lanes = [T::ZERO; LANES];
-    for block in blocks {
-        exp_block(block, scale, top, &mut lanes);
-    }
-    // A whole block too: one by one the last few would take as long as all others.
-    let mut last = [T::NEG_INFINITY; LANES];
-    last[..rest.len()].copy_from_slice(rest);
-    exp_block(&mut last, scale, top, &mut lanes);
-    rest.copy_from_slice(&last[..rest.len()]);
-    pairwise(lanes)
+/// A sum of exponentials in the making, in the order of [`sum`].
+pub struct Exponentials<T> {
+    scale: T,
+    top: T,
+    lanes: [T; LANES],
 }
 
-#[inline(always)]
-fn exp_block<T: Real>(block: &mut [T; LANES], scale: T, top: T, lanes: &mut [T; LANES]) {
-    for i in 0..LANES {
-        block[i] = block[i].fma(scale, -top).exp();
-        lanes[i] += block[i];
+impl<T: Real> Exponentials<T> {
+    /// Of `exp(scale x - top)`.
+    #[inline(always)]
+    pub fn new(scale: T, top: T) -> Self {
+        Exponentials { scale, top, lanes: [T::ZERO; LANES] }
     }
-}
-
-#[inline(always)]
-fn pairwise<T: Real>(mut lanes: [T; LANES]) -> T {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            let other = lanes[i + half];
-            lanes[i] += other;
+    /// Writes the exponentials of `x` and adds them. All calls but the last one take whole [`LANES`].
+    #[inline(always)]
+    pub fn add(&mut self, x: &[T], to: &mut [T]) {
+        let (blocks, rest) = x.as_chunks::<LANES>();
+        let (outs, out_rest) = to.as_chunks_mut::<LANES>();
+        for (x, to) in blocks.iter().zip(outs) {
+            self.add_block(x, to);
         }
-        half /= 2;
+        // A whole block too: one by one the last few would take as long as all others.
+        let (mut last, mut out) = ([T::NEG_INFINITY; LANES], [T::ZERO; LANES]);
+        last[..rest.len()].copy_from_slice(rest);
+        self.add_block(&last, &mut out);
+        out_rest.copy_from_slice(&out[..rest.len()]);
     }
-    lanes[0]
+    #[inline(always)]
+    fn add_block(&mut self, x: &[T; LANES], to: &mut [T; LANES]) {
+        for i in 0..LANES {
+            to[i] = x[i].fma(self.scale, -self.top).exp();
+            self.lanes[i] += to[i];
+        }
+    }
+    #[inline(always)]
+    pub fn sum(self) -> T {
+        pairwise(self.lanes)
+    }
+}
+
+/// In steps of fixed lengths, which become vector code.
+#[inline(always)]
+fn pairwise<T: Real>(lanes: [T; LANES]) -> T {
+    fold(lanes, |a, b| a + b)
+}
+
+#[inline(always)]
+fn fold<T: Real>(lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let halve = {
+        #[inline(always)]
+        |x: &[T], i: usize| f(x[i], x[i + x.len() / 2])
+    };
+    let x: [T; 16] = std::array::from_fn(|i| halve(&lanes, i));
+    let x: [T; 8] = std::array::from_fn(|i| halve(&x, i));
+    let x: [T; 4] = std::array::from_fn(|i| halve(&x, i));
+    let x: [T; 2] = std::array::from_fn(|i| halve(&x, i));
+    halve(&x, 0)
 }
 
 /// Sum of `x[i] y[i]`, in the order of [`sum`].
@@ -94,22 +116,26 @@ pub fn dot<S: Element>(x: &[S], y: &[S]) -> S::Wide {
 /// The largest element, in the lanes of [`sum`]; a NaN if there is one, -infinity of nothing.
 #[inline(always)]
 pub fn max<T: Real>(x: &[T]) -> T {
+    largest(x, |a, b| a.max(b))
+}
+
+/// The largest number, in one instruction where [`max`] takes four; NaNs may be passed over.
+#[inline(always)]
+pub fn max_number<T: Real>(x: &[T]) -> T {
+    largest(x, |a, b| if b > a { b } else { a })
+}
+
+#[inline(always)]
+fn largest<T: Real>(x: &[T], larger: impl Fn(T, T) -> T) -> T {
     let (blocks, rest) = x.as_chunks::<LANES>();
     let mut lanes = [T::NEG_INFINITY; LANES];
     lanes[..rest.len()].copy_from_slice(rest);
     for block in blocks {
         for i in 0..LANES {
-            lanes[i] = lanes[i].max(block[i]);
+            lanes[i] = larger(lanes[i], block[i]);
         }
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] = lanes[i].max(lanes[i + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
+    fold(lanes, larger)
 }
 
 /// `into += x`, elementwise.
