@@ -14,6 +14,16 @@ struct Idle {
     elements: usize,
 }
 
+impl Idle {
+    /// The smallest of at least `least` and at most `most` elements: batches of another size left it, and it would lie
+    /// here for good.
+    fn smallest(&mut self, least: usize, most: usize) -> Option<Vec<f32>> {
+        let buffer = self.by_length.range_mut(least..=most).find_map(|(_, buffers)| buffers.pop())?;
+        self.elements -= buffer.len();
+        Some(buffer)
+    }
+}
+
 /// Elements that may lie idle: 16 MiB.
 const MOST_IDLE: usize = 4 << 20;
 /// Smaller tensors are the allocator's business.
@@ -32,11 +42,8 @@ impl Pool {
         }
         let length = class(n);
         let mut idle = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match idle.by_length.get_mut(&length).and_then(Vec::pop) {
-            Some(buffer) => {
-                idle.elements -= length;
-                buffer
-            }
+        match idle.smallest(length, 2 * length) {
+            Some(buffer) => buffer,
             None => {
                 drop(idle);
                 vec![0.0; length]
