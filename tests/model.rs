@@ -4,6 +4,7 @@
 mod common;
 
 use common::tiny::{self, CLASSES, WINDOW};
+use docre::checkpoint::{Want, build_to_infer};
 use docre::device::Device;
 use docre::dtype::DType;
 use docre::extract::{EVIDENCE_THRESHOLD, Rule, predict};
@@ -143,6 +144,13 @@ fn int8_has_the_same_bits_in_any_company() {
         let (ours, plain) = (error(&numbers(&first)), error(&in_bf16));
         assert!(ours > 0.0 && ours != plain && ours <= 2.0 * plain, "{head}: {ours}, in bf16 {plain}");
     }
+}
+
+#[test]
+fn int8_is_refused_for_atlop() {
+    let (config, device) = (tiny::config(json!({"architecture": "atlop"})), Device::cpu_in_int8(1).unwrap());
+    let error = build_to_infer("never read", config, Want::Everything, 0, &device, |_| ()).err().unwrap().to_string();
+    assert!(error.contains("int8") && error.contains("ATLOP"), "{error}");
 }
 
 #[test]
