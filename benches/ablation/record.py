@@ -1,7 +1,6 @@
 """One line of results.jsonl: record.py RUN SECONDS GOLD OUT. Counts are made here, apart from `docre eval`, and must agree."""
 
 import json
-import os
 import sys
 
 run, seconds, gold, out = sys.argv[1:]
@@ -17,9 +16,7 @@ def triples_of_line(line):
 
 documents = json.load(open(gold))
 row = {"run": run, "seconds": int(seconds)}
-for stage in ["teacher", "student", "finetune"]:
-    if not os.path.exists(f"{out}/{stage}.jsonl"):
-        continue
+for stage in ["teacher", "student"]:
     predicted = [triples_of_line(line) for line in open(f"{out}/{stage}.jsonl")]
     assert len(predicted) == len(documents)
     counts = [
@@ -29,7 +26,6 @@ for stage in ["teacher", "student", "finetune"]:
     f1 = 200 * correct / max(guessed + there, 1)
     figures = json.load(open(f"{out}/{stage}.json"))
     assert abs(f1 - figures["f1"]) < 1e-9, (stage, f1, figures["f1"])
-    row[stage] = row["last"] = {"f1": round(f1, 3), "ign_f1": round(figures["ign_f1"], 3)}
-# Of the last stage: [correct, predicted, gold] of each document, for paired comparisons.
-row["documents"] = counts
+    # Of each document [correct, predicted, gold], for paired comparisons.
+    row[stage] = {"f1": round(f1, 3), "ign_f1": round(figures["ign_f1"], 3), "documents": counts}
 print(json.dumps(row))

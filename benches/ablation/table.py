@@ -8,12 +8,10 @@ import sys
 NAMES = {
     "full": "full: axial attention, adaptive focal loss, distillation (MSE)",
     "hard-labels": "without distillation: the teacher's labels only",
-    "supervised": "450 documents alone, as many updates as the student",
     "no-axial": "without axial attention",
     "threshold": "adaptive threshold loss instead of adaptive focal",
     "atgl": "ATGL (alpha 2) instead of adaptive focal",
 }
-FIGURES = [("teacher", "f1"), ("student", "f1"), ("last", "f1"), ("last", "ign_f1")]
 SAMPLES = 2000
 
 rows = {}
@@ -42,15 +40,19 @@ def paired(pairs):
     return mean, differences[SAMPLES // 40], differences[-1 - SAMPLES // 40]
 
 
+def difference(ours, others):
+    """As text: of runs of the same seeds or folds."""
+    mean, low, high = paired([(ours[seed]["documents"], others[seed]["documents"]) for seed in sorted(ours.keys() & others)])
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
 def spread(values):
-    if not values:
-        return ""
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation} ({len(values)})"
 
 
-def runs(variant, fold):
-    return {key[1]: row for key, row in rows.items() if key[0] == variant and key[1].startswith("fold") == fold}
+def runs(variant, fold, stage):
+    return {key[1]: row[stage] for key, row in rows.items() if key[0] == variant and key[1].startswith("fold") == fold}
 
 
 print("# Ablations in miniature\n")
@@ -58,21 +60,17 @@ print("`benches/ablation/run.sh`: MiniLM with the demo's head, 450 documents of 
 print("config.toml for all, bf16 on CPU. F1 of the last weights in percent, mean ± standard deviation (runs); differences to")
 print("full on the same seeds or folds, in brackets their 95 % interval over documents (paired bootstrap, a fresh draw for each run).")
 for fold, title in [(False, "tune50, seeds 66 to 68"), (True, "five-fold cross-validation over 500 documents, seed 66")]:
-    full = runs("full", fold)
+    full = runs("full", fold, "student")
     if not full:
         continue
     print(f"\n## {title}\n")
-    print("| | teacher F1 | student F1 | F1 | Ign F1 | difference | minutes a run |")
-    print("|---|---|---|---|---|---|---|")
-    for variant, name in NAMES.items():
-        own = runs(variant, fold)
-        if not own:
+    print("| | its teacher's F1 | F1 | Ign F1 | difference |")
+    print("|---|---|---|---|---|")
+    lines = [(name, runs(variant, fold, "teacher"), runs(variant, fold, "student")) for variant, name in NAMES.items()]
+    lines.insert(1, ("labels alone: the teacher of full, as many updates", {}, runs("full", fold, "teacher")))
+    for name, teachers, own in lines:
+        if not own.keys() & full.keys():
             continue
-        difference = ""
-        both = sorted(set(own) & set(full))
-        if variant != "full" and both:
-            mean, low, high = paired([(own[s]["documents"], full[s]["documents"]) for s in both])
-            difference = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-        figure = [spread([row[stage][what] for row in own.values() if stage in row]) for stage, what in FIGURES]
-        minutes = statistics.mean(row["seconds"] for row in own.values()) / 60
-        print(f"| {name} | {' | '.join(figure)} | {difference} | {minutes:.0f} |")
+        figures = [spread([row[what] for row in of.values()]) if of else ""
+                   for of, what in [(teachers, "f1"), (own, "f1"), (own, "ign_f1")]]
+        print(f"| {name} | {' | '.join(figures)} | {'' if own is lines[0][2] else difference(own, full)} |")
