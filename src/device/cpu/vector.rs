@@ -71,6 +71,9 @@ impl<T: Real> Exponentials<T> {
         for (x, to) in blocks.iter().zip(outs) {
             self.add_block(x, to);
         }
+        if rest.is_empty() {
+            return;
+        }
         // A whole block too: one by one the last few would take as long as all others.
         let (mut last, mut out) = ([T::NEG_INFINITY; LANES], [T::ZERO; LANES]);
         last[..rest.len()].copy_from_slice(rest);
