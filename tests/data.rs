@@ -411,3 +411,22 @@ fn a_corpus_reads_documents_in_any_order() {
     assert!(corpus.document(corpus.len() - 1).is_ok());
     assert!(Corpus::open(&["/dev/null".into()], |_| Ok(())).is_err());
 }
+
+#[test]
+fn a_document_without_relations_has_none_where_others_of_its_pubtator_file_have_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let [annotated, bare] = ["annotated", "bare"].map(|name| dir.path().join(name));
+    let without = "1|t|Aspirin.\n1\t0\t7\tAspirin\tChemicalEntity\tD001241\n\n";
+    std::fs::write(&annotated, format!("{without}{}", include_str!("fixtures/biored.PubTator"))).unwrap();
+    std::fs::write(&bare, without).unwrap();
+    let mut seen = Vec::new();
+    let corpus = Corpus::open(&[annotated, bare], |document| {
+        seen.push(document.labels.as_ref().map(Vec::len));
+        Ok(())
+    })
+    .unwrap();
+    let again: Vec<_> = (0..corpus.len()).map(|i| corpus.document(i).unwrap().labels.as_ref().map(Vec::len)).collect();
+    assert_eq!((&seen[0], seen.last().unwrap(), corpus.len()), (&Some(0), &None, seen.len()));
+    assert!(seen[1..seen.len() - 1].iter().all(|labels| labels.is_some_and(|count| count > 0)), "{seen:?}");
+    assert_eq!(seen, again);
+}

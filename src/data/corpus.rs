@@ -19,6 +19,8 @@ struct Source {
     path: PathBuf,
     file: File,
     format: Format,
+    /// Of PubTator, which cannot say that a document has no relation: others of the file have some, so it has none.
+    annotated: bool,
 }
 
 /// Where a document lies.
@@ -29,6 +31,21 @@ struct Place {
     length: u32,
     entities: u32,
     source: u32,
+}
+
+impl Source {
+    fn completed(&self, mut document: Document) -> Document {
+        if self.annotated {
+            document.labels.get_or_insert_default();
+        }
+        document
+    }
+}
+
+/// Whether the file is PubTator with relations.
+fn annotated(path: &Path, format: Format) -> Result<bool> {
+    let labelled = |document: Result<Document>| document.is_ok_and(|document| document.labels.is_some());
+    Ok(format == Format::Pubtator && open(path, Options::default())?.any(labelled))
 }
 
 fn hash_of(bytes: &[u8]) -> u64 {
@@ -48,9 +65,10 @@ impl Corpus {
             }
             let mut documents = open(path, Options::default())?;
             let source = corpus.files.len() as u32;
-            corpus.files.push(Source { path: path.clone(), file, format: documents.format() });
+            let (format, annotated) = (documents.format(), annotated(path, documents.format())?);
+            corpus.files.push(Source { path: path.clone(), file, format, annotated });
             while let Some(document) = documents.next() {
-                let document = document?;
+                let document = corpus.files[source as usize].completed(document?);
                 check(&document).map_err(|e| e.context(path.display()))?;
                 let (position, length) = (documents.latest().position, documents.latest().length as u32);
                 let mut place = Place { position, hash: 0, length, entities: document.entities.len() as u32, source };
@@ -90,7 +108,8 @@ impl Corpus {
             let path = &self.files[place.source as usize].path;
             return Err(Error::io(path, format!("document {} changed while it was in use", place.position.index)));
         }
-        self.files[place.source as usize].format.parse(&bytes, place.position, Unit::Char)
+        let source = &self.files[place.source as usize];
+        source.format.parse(&bytes, place.position, Unit::Char).map(|document| source.completed(document))
     }
 
     fn bytes(&self, place: &Place) -> Result<Vec<u8>> {

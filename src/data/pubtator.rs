@@ -17,7 +17,8 @@
 //! between concepts, so one of it could only be wrong.
 //!
 //! Relations are undirected, and their novelty is passed over. A document without a relation line is unlabelled: the
-//! format has no way to say that there is none.
+//! format has no way to say that there is none. In training data it has none where others of its file have some, as 5
+//! documents of BioRED's training set ([`super::Corpus`]).
 
 use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, MAX_NAMES, Mention, Span, Text};
 use super::offsets::{Offsets, Unit};
