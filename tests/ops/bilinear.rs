@@ -198,6 +198,9 @@ fn traffic_on_the_gpu() {
     let Size { cells, e, block: k, out } = size;
     let op: Op = &|tape, t| bilinear(tape, &t[0], &t[1], &t[2], None, k);
     let counted = counted(|| drop(run(&device, DType::BF16, &inputs(size, false), op, 0.0)));
+    if counted.is_empty() {
+        return; // a real GPU does not count
+    }
     let grid = |name: &str| counted.iter().find(|c| c.kernel == name).map_or([1; 3], |c| c.grid);
     let (tiles, columns) = (cells.div_ceil(128), out.div_ceil(128));
     let (z, w, y) = (2 * cells * e, 2 * out * e * k, 2 * cells * out); // bytes of zs, of W, of y
@@ -211,7 +214,7 @@ fn traffic_on_the_gpu() {
         let grid = (values / 4).div_ceil(256);
         let own = counted.iter().filter(|c| c.kernel == "bilinear_finish_bf16" && c.grid[0] == grid);
         let (own, bytes) = (own.cloned().collect::<Vec<_>>(), 4 * parts * values + 2 * values);
-        assert!(counted.is_empty() || own.is_empty() == (parts == 1), "{parts} parts: {own:?}");
+        assert!(own.is_empty() == (parts == 1), "{parts} parts: {own:?}");
         gate(&own, "bilinear_finish_bf16", bytes, bytes);
     };
 
