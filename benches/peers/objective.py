@@ -14,11 +14,11 @@ def predict(logits):
     return list(zip(cells.tolist(), classes[cells, ranks].tolist(), margins[cells, ranks].tolist()))
 
 
-def labels(document, classes):
-    table = torch.zeros(document.entities ** 2, classes, dtype=torch.bool)
+def labels(document, classes, device="cpu"):
+    table = torch.zeros(document.entities ** 2, classes, dtype=torch.bool, device="cpu")
     for head, tail, relation in document.labels:
         table[head * document.entities + tail, relation] = True
-    return table
+    return table.to(device)
 
 
 def adaptive_focal(logits, labels):

@@ -14,13 +14,14 @@ class Released:
 
     def __init__(self, config, weights, precision, table=TABLE):
         self.config, self.w, self.precision, self.table = config, weights, precision, table
+        self.device = next(iter(weights.values())).device.type
 
     def parameters(self):
         return list(self.w.values())
 
     def logits(self, documents, training=False):
         """One `[entities ** 2, classes]` a document."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
             pooled = [self.pool(d, h, a) for d, (h, a) in zip(documents, self.encode(documents, training))]
             heads, tails, contexts = (torch.stack(parts) for parts in zip(*pooled))
             zs = torch.tanh(self.linear("head_extractor", torch.cat([heads, contexts], -1)))

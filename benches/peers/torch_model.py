@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A worker that times the model in PyTorch on a CPU: see worker.py for what it reads and writes.
+"""A worker that times the model in PyTorch: see worker.py for what it reads and writes.
 
     torch_model.py --layout strongest --precision bf16 --what extract --encoder MINILM --documents FILE.json
 
@@ -38,7 +38,7 @@ def released(args, config, found, all_documents):
                 predict(logits)
 
     @torch.inference_mode()
-    @torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16")
+    @torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16")
     def encode():
         for batch in batches(all_documents, args.batch):
             model.encode(batch)
@@ -89,17 +89,21 @@ def main():
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda with --layout released")
     args = parser.parse_args()
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
     all_documents = documents.load(args.documents, args.encoder / "tokenizer.json", args.count)
     config, found = weights.load(args.model, args.encoder)
-    found = {name: torch.from_numpy(value.copy()) for name, value in found.items()}
+    found = {name: torch.from_numpy(value.copy()).to(args.device) for name, value in found.items()}
     run = (released if args.layout == "released" else strongest)(args, config, found, all_documents)
     items = sum(len(d.ids) for d in all_documents) if args.what == "encoder" else len(all_documents)
 
     def once():
         run()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
         return items
 
     serve(f"torch {torch.__version__.split('+')[0]} {args.layout} {args.precision}", once)

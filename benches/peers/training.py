@@ -21,7 +21,7 @@ class ReleasedTraining:
 
     def update(self, documents):
         logits = torch.cat(self.model.logits(documents, training=True))
-        gold = torch.cat([labels(document, self.classes) for document in documents])
+        gold = torch.cat([labels(document, self.classes, logits.device) for document in documents])
         (adaptive_focal(logits, gold) / len(logits)).backward()
         torch.nn.utils.clip_grad_norm_(self.weights, CLIP)
         self.optimizer.step()

@@ -156,6 +156,9 @@ fn serve(args: &BenchArgs, device: &Device) -> Result<u8> {
         }
         let (start, cpu) = (Instant::now(), cpu_seconds());
         (pass.run)()?;
+        if let Device::Cuda(gpu) = device {
+            gpu.synchronize()?;
+        }
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let found = serde_json::json!({
             "engine": "docre", "seconds": seconds, "cpu_seconds": cpu, "items": pass.items, "flops": pass.work.flops,
