@@ -1,9 +1,9 @@
-"""One line of results.jsonl: record.py RUN SECONDS GOLD OUT. Counts are made here, apart from `docre eval`, and must agree."""
+"""One line of results.jsonl: record.py RUN DEVICE GOLD OUT LAST. Counts are made here, apart from `docre eval`, and must agree."""
 
 import json
 import sys
 
-run, seconds, gold, out = sys.argv[1:]
+run, device, gold, out, last = sys.argv[1:]
 
 
 def triples_of_gold(document):
@@ -15,16 +15,16 @@ def triples_of_line(line):
 
 
 documents = json.load(open(gold))
-row = {"run": run, "seconds": int(seconds)}
-for stage in ["teacher", "student"]:
-    predicted = [triples_of_line(line) for line in open(f"{out}/{stage}.jsonl")]
+row = {"run": run, "device": device}
+for stage, directory in [("teacher", "teacher"), ("student", last)]:
+    predicted = [triples_of_line(line) for line in open(f"{out}/{directory}.jsonl")]
     assert len(predicted) == len(documents)
     counts = [
         [len(p & triples_of_gold(d)), len(p), len(triples_of_gold(d))] for p, d in zip(predicted, documents)
     ]
     correct, guessed, there = (sum(column) for column in zip(*counts))
     f1 = 200 * correct / max(guessed + there, 1)
-    figures = json.load(open(f"{out}/{stage}.json"))
+    figures = json.load(open(f"{out}/{directory}.json"))
     assert abs(f1 - figures["f1"]) < 1e-9, (stage, f1, figures["f1"])
     # Of each document [correct, predicted, gold], for paired comparisons.
     row[stage] = {"f1": round(f1, 3), "ign_f1": round(figures["ign_f1"], 3), "documents": counts}

@@ -5,12 +5,26 @@ import random
 import statistics
 import sys
 
-NAMES = {
-    "full": "full: axial attention, adaptive focal loss, distillation (MSE)",
-    "hard-labels": "without distillation: the teacher's labels only",
-    "no-axial": "without axial attention",
-    "threshold": "adaptive threshold loss instead of adaptive focal",
-    "atgl": "ATGL (alpha 2) instead of adaptive focal",
+ORDERS = {
+    "full": ("the unlabelled documents, then fine-tuning to the annotated ones", {
+        "full": "full: axial attention, adaptive focal loss, distillation (MSE), fine-tuning",
+        "hard-labels": "without distillation: the teacher's labels only",
+        "no-axial": "without axial attention",
+        "threshold": "adaptive threshold loss instead of adaptive focal",
+        "three-layers": "a student of three encoder layers (MiniLM's second, fourth and sixth)",
+    }),
+    "together": ("unlabelled and annotated documents together, no fine-tuning", {
+        "together": "axial attention, adaptive focal loss, distillation (MSE)",
+        "together-hard-labels": "without distillation: the teacher's labels only",
+        "together-weight-0.3": "distillation of weight 0.3 instead of 1",
+        "together-weight-3.0": "distillation of weight 3",
+        "together-weight-10.0": "distillation of weight 10",
+        "together-kl": "distillation by KL instead of MSE",
+        "together-no-axial": "without axial attention",
+        "together-threshold": "adaptive threshold loss instead of adaptive focal",
+        "together-atgl": "ATGL (alpha 2) instead of adaptive focal",
+        "together-three-layers": "a student of three encoder layers",
+    }),
 }
 SAMPLES = 2000
 
@@ -42,7 +56,7 @@ def paired(pairs):
 
 def difference(ours, others):
     """As text: of runs of the same seeds or folds."""
-    mean, low, high = paired([(ours[seed]["documents"], others[seed]["documents"]) for seed in sorted(ours.keys() & others)])
+    mean, low, high = paired([(ours[seed]["documents"], others[seed]["documents"]) for seed in sorted(ours.keys() & others.keys())])
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
@@ -55,22 +69,30 @@ def runs(variant, fold, stage):
     return {key[1]: row[stage] for key, row in rows.items() if key[0] == variant and key[1].startswith("fold") == fold}
 
 
-print("# Ablations in miniature\n")
-print("`benches/ablation/run.sh`: MiniLM with the demo's head, 450 documents of Re-DocRED, 999 without labels, the schedule of")
-print("config.toml for all, bf16 on CPU. F1 of the last weights in percent, mean ± standard deviation (runs); differences to")
-print("full on the same seeds or folds, in brackets their 95 % interval over documents (paired bootstrap, a fresh draw for each run).")
-for fold, title in [(False, "tune50, seeds 66 to 68"), (True, "five-fold cross-validation over 500 documents, seed 66")]:
-    full = runs("full", fold, "student")
-    if not full:
-        continue
-    print(f"\n## {title}\n")
-    print("| | its teacher's F1 | F1 | Ign F1 | difference |")
-    print("|---|---|---|---|---|")
-    lines = [(name, runs(variant, fold, "teacher"), runs(variant, fold, "student")) for variant, name in NAMES.items()]
-    lines.insert(1, ("labels alone: the teacher of full, as many updates", {}, runs("full", fold, "teacher")))
+def table(base, variants, fold):
+    """Rows of one order; each difference is to the order's first row, of that to the paper's order."""
+    first, full = runs(base, fold, "student"), runs("full", fold, "student")
+    lines = [(name, runs(variant, fold, "teacher"), runs(variant, fold, "student")) for variant, name in variants.items()]
+    lines.insert(1, ("labels alone: the teacher, no fewer updates", {}, runs("full", fold, "teacher")))
     for name, teachers, own in lines:
-        if not own.keys() & full.keys():
+        if not own.keys() & first.keys():
             continue
         figures = [spread([row[what] for row in of.values()]) if of else ""
                    for of, what in [(teachers, "f1"), (own, "f1"), (own, "ign_f1")]]
-        print(f"| {name} | {' | '.join(figures)} | {'' if own is lines[0][2] else difference(own, full)} |")
+        other = full if own is lines[0][2] else first
+        print(f"| {name} | {' | '.join(figures)} | {'' if own is full or own == other else difference(own, other)} |")
+
+
+print("# Ablations in miniature\n")
+print("Written by `benches/ablation/run.sh`: MiniLM with the demo's head, 450 documents of Re-DocRED, 999 without labels, the")
+print(f"schedule of config.toml for all, bf16 on {' and '.join(sorted({row['device'] for row in rows.values()}))}. F1 of the last "
+      "weights in percent, mean ± standard deviation (runs). Differences")
+print("are to the first row of the same table on the same seeds or folds (of the second table's first row to the first table's),")
+print("in brackets their 95 % interval over documents (paired bootstrap, a fresh draw for each run).")
+for fold, title in [(False, "tune50, seeds 66 to 68"), (True, "Five-fold cross-validation over 500 documents, seed 66")]:
+    for base, (order, variants) in ORDERS.items():
+        if runs(base, fold, "student"):
+            print(f"\n## {title}: {order}\n")
+            print("| | its teacher's F1 | F1 | Ign F1 | difference |")
+            print("|---|---|---|---|---|")
+            table(base, variants, fold)
