@@ -5,9 +5,19 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+/// A line of the caches, which is a register of AVX-512 too: memory made of them has none that lies across two lines.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub struct Line([u64; 8]);
+
+/// Lines that hold `len` elements.
+pub fn lines<T>(len: usize) -> usize {
+    (len * size_of::<T>()).div_ceil(size_of::<Line>())
+}
+
 thread_local! {
-    /// Buffers that nobody holds. f64 so that every number fits its alignment.
-    static FREE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
+    /// Buffers that nobody holds.
+    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Bytes that a thread keeps for later.
@@ -17,22 +27,22 @@ pub const LARGEST: usize = 16 << 20;
 
 /// `len` elements with arbitrary contents; write before you read.
 pub struct Scratch<T> {
-    buffer: Vec<f64>,
+    buffer: Vec<Line>,
     len: usize,
     element: PhantomData<T>,
 }
 
 impl<T: Pod> Scratch<T> {
     pub fn new(len: usize) -> Self {
-        let words = (len * size_of::<T>()).div_ceil(8);
+        let lines = lines::<T>(len);
         // The smallest that is large enough, so that a small request does not hold a large buffer.
         let mut buffer = FREE.with_borrow_mut(|free| {
-            let fits = (0..free.len()).filter(|&i| free[i].len() >= words).min_by_key(|&i| free[i].len());
+            let fits = (0..free.len()).filter(|&i| free[i].len() >= lines).min_by_key(|&i| free[i].len());
             let largest = || (0..free.len()).max_by_key(|&i| free[i].len());
             fits.or_else(largest).map_or_else(Vec::new, |i| free.swap_remove(i))
         });
-        if buffer.len() < words {
-            buffer = vec![0.0; words];
+        if buffer.len() < lines {
+            buffer = bytemuck::zeroed_vec(lines);
         }
         Scratch { buffer, len, element: PhantomData }
     }
@@ -47,11 +57,11 @@ impl<T: Pod> Scratch<T> {
 impl<T> Drop for Scratch<T> {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        if buffer.len() * 8 <= LARGEST {
+        if size_of_val(&*buffer) <= LARGEST {
             // A thread that is ending has no list any more: then the buffer is simply freed.
             let _ = FREE.try_with(|free| {
                 let mut free = free.borrow_mut();
-                if 8 * (free.iter().map(Vec::len).sum::<usize>() + buffer.len()) <= KEPT {
+                if (free.iter().map(Vec::len).sum::<usize>() + buffer.len()) * size_of::<Line>() <= KEPT {
                     free.push(buffer);
                 }
             });

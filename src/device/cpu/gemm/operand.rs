@@ -1,7 +1,7 @@
 //! What products read: matrices in memory or generated, as rows or packed into panels.
 
 use super::tile::{self, Factor, Operand, Rows};
-use crate::device::cpu::scratch::Scratch;
+use crate::device::cpu::scratch::{Line, Scratch, lines};
 use crate::device::cpu::simd;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -216,7 +216,7 @@ pub struct Packed<S: Operand> {
 /// Of a thread for a while, or for good.
 enum Memory<U: bytemuck::Pod> {
     Scratch(Scratch<U>),
-    Own(Vec<U>),
+    Own(Vec<Line>),
 }
 
 impl<S: Operand> Packed<S> {
@@ -242,7 +242,7 @@ impl<S: Operand> Packed<S> {
     /// As [`Packed::right_parallel`] of the whole matrix, to be kept.
     pub fn right_kept(x: &impl Panels<S>, rows: usize, k: usize) -> Self {
         let (width, units) = (tile::size::<S>().nr, k.div_ceil(S::K));
-        let data = Memory::Own(bytemuck::zeroed_vec(rows.div_ceil(width) * width * units));
+        let data = Memory::Own(bytemuck::zeroed_vec(lines::<S::Unit>(rows.div_ceil(width) * width * units)));
         Self::in_parallel(Packed { data, rows, units, width }, x, 0, 0..k)
     }
     fn in_parallel(mut self, x: &impl Panels<S>, row: usize, columns: Range<usize>) -> Self {
@@ -252,10 +252,10 @@ impl<S: Operand> Packed<S> {
         self
     }
     fn panels_mut(&mut self) -> impl Iterator<Item = &mut [S::Unit]> {
-        let size = self.width * self.units;
+        let (size, len) = (self.width * self.units, self.len());
         let all: &mut [S::Unit] = match &mut self.data {
             Memory::Scratch(units) => units,
-            Memory::Own(units) => units,
+            Memory::Own(lines) => &mut bytemuck::cast_slice_mut(lines)[..len],
         };
         all.chunks_exact_mut(size.max(1))
     }
@@ -263,8 +263,13 @@ impl<S: Operand> Packed<S> {
     pub(super) fn units(&self) -> &[S::Unit] {
         match &self.data {
             Memory::Scratch(units) => units,
-            Memory::Own(units) => units,
+            Memory::Own(lines) => &bytemuck::cast_slice(lines)[..self.len()],
         }
+    }
+    /// Units of all panels.
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.rows.div_ceil(self.width) * self.width * self.units
     }
     /// Bytes of the panels.
     pub fn bytes(&self) -> usize {
