@@ -3,7 +3,7 @@
 # 1024, block 64, 97 classes, 6 axial layers; random head), then BERT-base's shape with random weights; two threads, turn
 # by turn in one run.
 #
-#   scripts/peers-table.sh FILE.json [ROUNDS] > benches/peers/TABLE.md
+#   scripts/peers-table.sh FILE.json [ROUNDS] > benches/peers/MACHINE.md
 #
 # FILE.json: a DocRED array, e.g. Re-DocRED's. Needs a release build; about 45 minutes, 10 GB of memory.
 set -eu
