@@ -103,7 +103,7 @@ fn integers_are_exact_in_every_shape() {
             }
         }
     }
-    for k in [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1] {
+    for k in [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1, 3 * CHUNK - 1, 3 * CHUNK, 3 * CHUNK + 1] {
         check::<f32>(&device, (13, 33, k), plain, plain);
         check::<f32>(&device, (7, 9, k), columns, columns);
         check::<bf16>(&device, (13, 33, k), plain, plain);
@@ -198,7 +198,7 @@ fn a_row_has_the_same_bits_in_any_company() {
 }
 
 fn rows_in_company(bits: impl Fn(usize, (usize, usize, usize), &[f32], &[f32]) -> Vec<u32>) {
-    for (n, k) in [(97, 96), (33, CHUNK), (33, CHUNK + 1), (SLAB + 1, 40)] {
+    for (n, k) in [(97, 96), (33, CHUNK), (33, CHUNK + 1), (33, 3 * CHUNK + 1), (SLAB + 1, 40)] {
         let (m, a, b) = (300, values(1, 300 * k), values(2, n * k));
         let all = bits(2, (m, n, k), &a, &b);
         for threads in [1, 3] {

@@ -7,7 +7,7 @@
 //! de Geijn 2008; BLIS). Sums are f32 for bf16 and f32, and the caller gets them block by block while they are in the
 //! caches ([`Product::run`]): bias, gelu, residual and rounding cost no pass over memory.
 //!
-//! Deterministic: an element is the sum over k in order, in chunks of [`CHUNK`], whatever m, the
+//! Deterministic: an element is the sum over k in order, in chunks of [`Operand::CHUNK`], whatever m, the
 //! blocking or the number of threads, so a row's bits do not depend on the rows that share the call.
 
 #[cfg(target_arch = "x86_64")]
@@ -27,7 +27,7 @@ use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Elements of k summed at a time. Part of the definition of the result's bits.
+/// [`Operand::CHUNK`] unless a type has its own.
 pub const CHUNK: usize = 512;
 
 /// Columns of C that a task sums at a time: the sums and a panel of B stay in the second-level cache.
@@ -170,7 +170,7 @@ impl<'a, S: Operand, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
         }
         // Of k: panels that a thread's scratch keeps for the next product.
         let span = LARGEST / size_of::<S::Unit>() * S::K / self.columns.next_multiple_of(tile::size::<S>().nr);
-        let span = (span / CHUNK * CHUNK).max(CHUNK);
+        let span = (span / S::CHUNK * S::CHUNK).max(S::CHUNK);
         match &self.right {
             Right::Packed(packed) => self.in_one(packed, outs, finish),
             Right::Matrix(b) if self.k <= span => {
@@ -227,8 +227,8 @@ impl<'a, S: Operand, A: AsLeft<S>, B: Panels<S>> Product<'a, S, A, B> {
         if part.is_empty() {
             sums.fill(bytemuck::Zeroable::zeroed());
         }
-        for from in part.clone().step_by(CHUNK) {
-            let left = self.left.left(block.rows.start, block.rows.len(), from..(from + CHUNK).min(part.end));
+        for from in part.clone().step_by(S::CHUNK) {
+            let left = self.left.left(block.rows.start, block.rows.len(), from..(from + S::CHUNK).min(part.end));
             let (columns, unit) = (block.columns.clone(), (from - part.start) / S::K);
             multiply_part(&left, right, columns, unit, sums, block.columns.len(), assign && from == part.start);
         }

@@ -1,7 +1,7 @@
 //! Register tiles: the inner loop of every product.
 
 #[cfg(target_arch = "x86_64")]
-use super::dot;
+use super::{CHUNK, dot};
 use crate::device::cpu::simd::{self, Level};
 use crate::dtype::{Element, Real};
 use half::bf16;
@@ -39,6 +39,8 @@ pub trait Operand: bytemuck::Pod + Default + Send + Sync {
     /// What products are summed in.
     type Sum: Sum;
     const K: usize;
+    /// Elements of k summed at a time. Part of the definition of the result's bits.
+    const CHUNK: usize = CHUNK;
     /// `c[i][j] = sum over k of a[i][k] b[k][j]`, or `+=`, for the at most `MR` rows of `a`. In `a`, a unit's values lie
     /// next to each other.
     fn tile<const MR: usize, const NR: usize, const FMA: bool>(
@@ -181,6 +183,9 @@ impl Operand for bf16 {
     type Unit = Pair;
     type Sum = f32;
     const K: usize = 2;
+    /// Sums go to the second-level cache and back less often; where bf16 has instructions, it is large enough for the
+    /// 288 KiB that a block of A then has.
+    const CHUNK: usize = 3 * CHUNK;
     #[inline(always)]
     fn tile<const MR: usize, const NR: usize, const FMA: bool>(a: Rows<'_, bf16>, b: &[[Pair; NR]], c: Out<'_, f32>) {
         a.check(b.len(), 2);
