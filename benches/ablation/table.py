@@ -80,7 +80,7 @@ def table(base, variants, fold):
         figures = [spread([row[what] for row in of.values()]) if of else ""
                    for of, what in [(teachers, "f1"), (own, "f1"), (own, "ign_f1")]]
         other = full if own is lines[0][2] else first
-        print(f"| {name} | {' | '.join(figures)} | {'' if own is full or own == other else difference(own, other)} |")
+        print(f"| {name} | {' | '.join(figures)} | {'' if own == other else difference(own, other)} |")
 
 
 print("# Ablations in miniature\n")

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import struct
 from dataclasses import dataclass
 
@@ -43,6 +44,23 @@ def read_safetensors(path):
         return np.frombuffer(data[begin:end], TYPES[info["dtype"]]).reshape(info["shape"])
 
     return {name: tensor(info) for name, info in header.items()}, metadata
+
+
+def write_encoder(minilm, out, changes, tensors):
+    """A directory as `minilm`, with `changes` in its configuration and other tensors, in f32."""
+    header, at = {}, 0
+    for name, value in tensors.items():
+        header[name] = {"dtype": "F32", "shape": value.shape, "data_offsets": [at, at + value.nbytes]}
+        at += value.nbytes
+    text = json.dumps(header).encode()
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for value in tensors.values():
+            file.write(value.tobytes())
+    config = json.loads((minilm / "config.json").read_text(encoding="utf-8")) | changes
+    (out / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shutil.copy(minilm / "tokenizer.json", out)
 
 
 def load(model, directory):
