@@ -229,7 +229,7 @@ impl<S: Operand> Packed<S> {
     /// Panels with arbitrary contents.
     fn scratch(rows: usize, k: usize, width: usize) -> Self {
         let units = k.div_ceil(S::K);
-        Packed { data: Memory::Scratch(Scratch::new(rows.div_ceil(width) * width * units)), rows, units, width }
+        Packed { data: Memory::Scratch(Scratch::new(in_panels(rows, width, units))), rows, units, width }
     }
     /// Rows `row..row + rows` of `x` as a right operand: they are columns of the product.
     pub fn right(x: &impl Panels<S>, row: usize, rows: usize, columns: Range<usize>) -> Self {
@@ -242,7 +242,7 @@ impl<S: Operand> Packed<S> {
     /// As [`Packed::right_parallel`] of the whole matrix, to be kept.
     pub fn right_kept(x: &impl Panels<S>, rows: usize, k: usize) -> Self {
         let (width, units) = (tile::size::<S>().nr, k.div_ceil(S::K));
-        let data = Memory::Own(bytemuck::zeroed_vec(lines::<S::Unit>(rows.div_ceil(width) * width * units)));
+        let data = Memory::Own(bytemuck::zeroed_vec(lines::<S::Unit>(in_panels(rows, width, units))));
         Self::in_parallel(Packed { data, rows, units, width }, x, 0, 0..k)
     }
     fn in_parallel(mut self, x: &impl Panels<S>, row: usize, columns: Range<usize>) -> Self {
@@ -269,7 +269,7 @@ impl<S: Operand> Packed<S> {
     /// Units of all panels.
     #[inline(always)]
     fn len(&self) -> usize {
-        self.rows.div_ceil(self.width) * self.width * self.units
+        in_panels(self.rows, self.width, self.units)
     }
     /// Bytes of the panels.
     pub fn bytes(&self) -> usize {
@@ -281,6 +281,12 @@ impl<S: Operand> std::fmt::Debug for Packed<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Packed {{ rows: {}, units: {} }}", self.rows, self.units)
     }
+}
+
+/// Units that panels of so many rows hold.
+#[inline(always)]
+fn in_panels(rows: usize, width: usize, units: usize) -> usize {
+    rows.div_ceil(width) * width * units
 }
 
 fn pack<S: Operand>(
