@@ -1,8 +1,8 @@
 #!/bin/sh
 # The ablations: trains and measures what results.jsonl does not have yet, one run after another, and can be stopped
-# anywhere. DATA (default data) holds redocred/, docred/ and minilm/ as in examples/distill-demo.toml, and minilm3/
-# (benches/peers/layers.py $DATA/minilm $DATA/minilm3 1 3 5); RUNS (default runs/ablation) the models, of which those of full stay, 12 GB. BUDGET: begin no
-# run after so many seconds.
+# anywhere. DATA (default data) holds redocred/, docred/ and minilm/ as in examples/distill-demo.toml, and minilm3/, made
+# by `benches/peers/layers.py $DATA/minilm $DATA/minilm3 1 3 5`. RUNS (default runs/ablation) holds the models, of which
+# those of full stay, 12 GB. BUDGET: begin no run after so many seconds.
 #   benches/ablation/run.sh [variant:seed ...]      seed 66 67 68 on tune50; fold0 .. fold4: cross-validation, seed 66
 # `full` is the order of the paper: a student of the unlabelled documents, then fine-tuned to the annotated ones.
 # `together` has both kinds at once and no fine-tuning. Several may run at once, each with runs of its own.
