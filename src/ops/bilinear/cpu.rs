@@ -1,5 +1,5 @@
 use crate::device::cpu::gemm::{
-    AsLeft, Block, CHUNK, Factor, Left, Mat, Packed, Panels, Product, Right, block_rows, int8, join, multiply,
+    AsLeft, Block, CHUNK, Factor, Left, Mat, Packed, Panels, Product, Right, block_rows, int8, multiply,
 };
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
@@ -117,7 +117,7 @@ impl<S: Factor> Panels<S> for Transposed<'_, S> {
                         true => self.0.products(cell + 1, row, &mut second),
                         false => second.fill(S::default()),
                     }
-                    join(&first, &second, line);
+                    S::join(&first, &second, line);
                 }
             },
         );
@@ -188,7 +188,14 @@ pub fn backward_weight<S: Factor>(
             let right = Packed::right(&outer, s * SLAB, width, part(from));
             multiply(left, &right, &mut sums, width, from == 0);
         }
-        rows.iter_mut().zip(sums.chunks_exact(width)).for_each(|(row, sums)| add_to::<S::Wide>(row, sums));
+        vectorize(
+            #[inline(always)]
+            || {
+                for (row, sums) in rows.iter_mut().zip(sums.chunks_exact(width)) {
+                    add_to::<S::Wide>(row, sums);
+                }
+            },
+        );
     });
     if let Some(b) = b {
         add_column_sums(dy.data, out, grads.param(b));

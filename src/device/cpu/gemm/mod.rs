@@ -14,9 +14,11 @@
 mod dot;
 pub mod int8;
 mod operand;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 mod tile;
 
-pub use operand::{AsLeft, Left, Mat, Packed, Panels, join};
+pub use operand::{AsLeft, Left, Mat, Packed, Panels};
 use tile::Out;
 pub use tile::{Factor, Operand};
 
@@ -127,11 +129,18 @@ pub fn beside_others<R>(f: impl FnOnce() -> R) -> R {
     found
 }
 
-/// Rows that a task computes of a product with `rows`: whole register tiles of any type, an even share, and enough to be
-/// worth the way through B; at most as many as keep the sums in the second-level cache.
+/// Rows that a task computes of a product with `rows`: whole register tiles of any type, at least 24 and at most as many
+/// as keep the sums in the second-level cache. The more, the fewer times B is read: as many as leave no thread with more
+/// than a sixteenth above its share of the rows, where that can be.
 pub fn block_rows(rows: usize) -> usize {
-    let share = if BUSY.get() { rows } else { rows.div_ceil(8 * rayon::current_num_threads()) };
-    share.clamp(24, 96).next_multiple_of(tile::size::<f32>().mr)
+    const MOST: usize = 96;
+    let blocks = || (24..MOST + 1).step_by(tile::size::<f32>().mr);
+    if BUSY.get() {
+        return blocks().find(|&block| block >= rows).unwrap_or(MOST);
+    }
+    let longest = |block: usize| rows.div_ceil(block).div_ceil(rayon::current_num_threads()) * block;
+    let least = blocks().map(longest).min().unwrap_or(0);
+    blocks().rev().find(|&block| longest(block) <= least + least / 16).unwrap_or(MOST)
 }
 
 /// Sums of a product: rows `rows`, columns `columns`, dense.

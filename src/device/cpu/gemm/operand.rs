@@ -1,16 +1,42 @@
 //! What products read: matrices in memory or generated, as rows or packed into panels.
 
 use super::tile::{self, Factor, Operand, Rows};
+#[cfg(target_arch = "x86_64")]
+use super::{dot, panel};
 use crate::device::cpu::scratch::{Line, Scratch, lines};
 use crate::device::cpu::simd;
+#[cfg(target_arch = "x86_64")]
+use crate::device::cpu::simd::Level;
+use crate::dtype::DType;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// A matrix that can write rows of itself, transposed, into a packed panel.
 pub trait Panels<S: Operand>: Sync {
     /// With `j` counting units: `out[j * width + i]` becomes the values of row `row + i` from column
-    /// `columns.start + j * S::K` on; beyond the last column they are zero. Leaves `rows <= i < width` alone.
+    /// `columns.start + j * S::K` on; beyond the last column they are zero. What is at `rows <= i < width` stays or
+    /// becomes zero.
     fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]);
+    /// As many panels as `rows` rows take, one after another.
+    #[inline(always)]
+    fn pack_all(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        one_by_one(self, row, rows, columns, width, out);
+    }
+}
+
+#[inline(always)]
+fn one_by_one<S: Operand>(
+    x: &(impl Panels<S> + ?Sized),
+    row: usize,
+    rows: usize,
+    columns: Range<usize>,
+    width: usize,
+    out: &mut [S::Unit],
+) {
+    let panels = out.chunks_exact_mut((columns.len().div_ceil(S::K) * width).max(1));
+    for (from, panel) in (0..rows).step_by(width).zip(panels) {
+        x.pack(row + from, width.min(rows - from), columns.clone(), width, panel);
+    }
 }
 
 /// A matrix that can be the left operand.
@@ -46,48 +72,82 @@ impl<'a, T> Mat<'a, T> {
 impl<S: Factor> Panels<S> for Mat<'_, S> {
     #[inline(always)]
     fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
-        match (self.row_stride, rows == width) {
-            (1, true) => match width {
-                // Lines of a known length are a few vector moves, not a call.
-                12 => self.copy_lines::<12>(row, columns, out),
-                16 => self.copy_lines::<16>(row, columns, out),
-                32 => self.copy_lines::<32>(row, columns, out),
-                _ => self.copy_any_lines(row, rows, columns, width, out),
-            },
-            (1, false) => self.copy_any_lines(row, rows, columns, width, out),
-            _ => self.transpose(row, rows, columns, width, out),
+        if self.row_stride == 1 {
+            self.copy(row, rows, columns, width, out);
+        } else if !self.transpose_in_registers(row, rows, &columns, width, out) {
+            self.transpose(row, rows, columns, width, out);
+        }
+    }
+    #[inline(always)]
+    fn pack_all(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        match self.row_stride {
+            1 => self.copy(row, rows, columns, width, out),
+            _ => one_by_one(self, row, rows, columns, width, out),
         }
     }
 }
 
 impl<S: Factor> Mat<'_, S> {
-    /// The rows `row..row + rows` of a column, of a matrix whose columns are contiguous.
+    /// The rows `row..row + rows` of column k, of a matrix whose columns are contiguous.
     #[inline(always)]
     fn column(&self, k: usize, row: usize, rows: usize) -> &[S] {
         &self.data[k * self.col_stride + row..][..rows]
     }
+    /// Panels of a matrix whose columns are contiguous: each is read once, from end to end.
     #[inline(always)]
-    fn copy_lines<const W: usize>(&self, row: usize, columns: Range<usize>, out: &mut [S::Unit]) {
-        let zeros = [S::default(); W];
-        for (line, k) in out.as_chunks_mut::<W>().0.iter_mut().zip(columns.clone().step_by(S::K)) {
-            let Some(first) = self.column(k, row, W).first_chunk::<W>() else { continue };
-            let more = S::K == 2 && k + 1 < columns.end;
-            let second = if more { self.column(k + 1, row, W).first_chunk::<W>().unwrap_or(&zeros) } else { &zeros };
-            (0..W).for_each(
-                #[inline(always)]
-                |i| line[i] = S::unit(first[i], second[i]),
-            );
+    fn copy(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
+        // Lines of a known length are a few vector moves, not a call.
+        match width {
+            12 => self.copy_lines::<12>(row, rows, columns, out),
+            16 => self.copy_lines::<16>(row, rows, columns, out),
+            32 => self.copy_lines::<32>(row, rows, columns, out),
+            8 => self.copy_lines::<8>(row, rows, columns, out),
+            6 => self.copy_lines::<6>(row, rows, columns, out),
+            _ => self.copy_lines::<4>(row, rows, columns, out),
         }
     }
     #[inline(always)]
-    fn copy_any_lines(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
-        for (line, k) in out.chunks_exact_mut(width).zip(columns.clone().step_by(S::K)) {
-            let first = self.column(k, row, rows);
-            match S::K == 2 && k + 1 < columns.end {
-                true => join(first, self.column(k + 1, row, rows), line),
-                false => line.iter_mut().zip(first).for_each(|(o, &x)| *o = S::unit(x, S::default())),
+    fn copy_lines<const W: usize>(&self, row: usize, rows: usize, columns: Range<usize>, out: &mut [S::Unit]) {
+        #[cfg(target_arch = "x86_64")]
+        if S::DTYPE == DType::BF16 && simd::level() <= Level::Avx512 {
+            let data = bytemuck::cast_slice(&self.data[(columns.start * self.col_stride + row).min(self.data.len())..]);
+            let out = bytemuck::cast_slice_mut(out);
+            return panel::pair_columns::<W>(data, self.col_stride, rows, columns.len(), out);
+        }
+        let (lines, units, zeros) = (out.as_chunks_mut::<W>().0, columns.len().div_ceil(S::K), [S::default(); W]);
+        for (u, k) in columns.clone().step_by(S::K).enumerate() {
+            let more = S::K == 2 && k + 1 < columns.end;
+            let (firsts, first) = self.column(k, row, rows).as_chunks::<W>();
+            let (seconds, second) = if more { self.column(k + 1, row, rows) } else { &[] }.as_chunks::<W>();
+            let mut lines = lines[u..].iter_mut().step_by(units);
+            for (p, (first, line)) in firsts.iter().zip(&mut lines).enumerate() {
+                S::join(first, seconds.get(p).unwrap_or(&zeros), line);
+            }
+            if let (false, Some(line)) = (first.is_empty(), lines.next()) {
+                S::join(first, if more { second } else { &zeros }, line);
             }
         }
+    }
+    /// False: the machine or the matrix is none for it, and nothing was done.
+    #[inline(always)]
+    fn transpose_in_registers(
+        &self,
+        row: usize,
+        rows: usize,
+        columns: &Range<usize>,
+        width: usize,
+        out: &mut [S::Unit],
+    ) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self.col_stride == 1 && width == dot::COLUMNS && size_of::<S::Unit>() == 4 && simd::level() <= Level::Avx512
+        {
+            let data = bytemuck::cast_slice(&self.data[row * self.row_stride + columns.start..]);
+            let lines = bytemuck::cast_slice_mut::<_, u32>(out).as_chunks_mut().0;
+            panel::transpose(data, self.row_stride * size_of::<S>(), rows, columns.len() * size_of::<S>(), lines);
+            return true;
+        }
+        let _ = (row, rows, columns, width, out);
+        false
     }
     /// In pieces of which both sides stay in the first-level cache.
     #[inline(always)]
@@ -119,15 +179,6 @@ impl<S: Factor> Mat<'_, S> {
             }
         }
     }
-}
-
-/// A line of a panel from two columns.
-#[inline(always)]
-pub fn join<S: Factor>(first: &[S], second: &[S], line: &mut [S::Unit]) {
-    line.iter_mut().zip(first.iter().zip(second)).for_each(
-        #[inline(always)]
-        |(o, (&a, &b))| *o = S::unit(a, b),
-    );
 }
 
 impl<S: Factor> AsLeft<S> for Mat<'_, S> {
@@ -222,8 +273,7 @@ enum Memory<U: bytemuck::Pod> {
 impl<S: Operand> Packed<S> {
     fn new(x: &impl Panels<S>, row: usize, rows: usize, columns: Range<usize>, width: usize) -> Self {
         let mut made = Self::scratch(rows, columns.len(), width);
-        let panels = made.panels_mut().enumerate();
-        panels.for_each(|(p, panel)| pack(x, row, rows, columns.clone(), width, p, panel));
+        pack(x, row, rows, columns, width, made.units_mut());
         made
     }
     /// Panels with arbitrary contents.
@@ -247,17 +297,21 @@ impl<S: Operand> Packed<S> {
     }
     fn in_parallel(mut self, x: &impl Panels<S>, row: usize, columns: Range<usize>) -> Self {
         let (rows, width) = (self.rows, self.width);
-        let panels: Vec<&mut [S::Unit]> = self.panels_mut().collect();
-        panels.into_par_iter().enumerate().for_each(|(p, panel)| pack(x, row, rows, columns.clone(), width, p, panel));
+        // Panels that a task packs: their rows lie together.
+        let panels = (rows.div_ceil(width) / (4 * rayon::current_num_threads())).clamp(1, 8);
+        let size = panels * width;
+        let parts = size * self.units;
+        self.units_mut().par_chunks_mut(parts.max(1)).enumerate().for_each(|(p, part)| {
+            pack(x, row + p * size, size.min(rows - p * size), columns.clone(), width, part);
+        });
         self
     }
-    fn panels_mut(&mut self) -> impl Iterator<Item = &mut [S::Unit]> {
-        let (size, len) = (self.width * self.units, self.len());
-        let all: &mut [S::Unit] = match &mut self.data {
+    fn units_mut(&mut self) -> &mut [S::Unit] {
+        let len = self.len();
+        match &mut self.data {
             Memory::Scratch(units) => units,
             Memory::Own(lines) => &mut bytemuck::cast_slice_mut(lines)[..len],
-        };
-        all.chunks_exact_mut(size.max(1))
+        }
     }
     #[inline(always)]
     pub(super) fn units(&self) -> &[S::Unit] {
@@ -289,21 +343,24 @@ fn in_panels(rows: usize, width: usize, units: usize) -> usize {
     rows.div_ceil(width) * width * units
 }
 
+/// [`Panels::pack_all`] with zeros beyond the last row.
 fn pack<S: Operand>(
     x: &impl Panels<S>,
     row: usize,
     rows: usize,
     columns: Range<usize>,
     width: usize,
-    p: usize,
-    panel: &mut [S::Unit],
+    panels: &mut [S::Unit],
 ) {
-    let of_panel = width.min(rows - p * width);
-    if of_panel < width {
-        panel.fill(bytemuck::Zeroable::zeroed());
+    if panels.is_empty() {
+        return;
+    }
+    if !rows.is_multiple_of(width) {
+        let last = panels.len() - columns.len().div_ceil(S::K) * width;
+        panels[last..].fill(bytemuck::Zeroable::zeroed());
     }
     simd::vectorize(
         #[inline(always)]
-        || x.pack(row + p * width, of_panel, columns, width, panel),
+        || x.pack_all(row, rows, columns, width, panels),
     );
 }
