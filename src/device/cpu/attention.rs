@@ -9,7 +9,7 @@ use super::gemm::{Factor, Left, Mat, Packed, multiply};
 use super::scratch::Scratch;
 use super::simd::vectorize;
 use super::vector::{Exponentials, dot, max_number};
-use crate::dtype::{Element, Real, narrow};
+use crate::dtype::{Real, narrow};
 use crate::rng::Dropout;
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -175,12 +175,15 @@ impl<'a, S: Factor> Task<'a, S> {
         let size = BLOCK.min(len) * len;
         let mut mask = Scratch::new(len);
         let (mut probs, mut dprobs) = (Scratch::new(size), Scratch::new(size));
+        let (mut weights, mut dscores) = (Scratch::<S>::new(size), Scratch::<S>::new(size));
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
             let (p, dp) = (&mut probs[..rows * len], &mut dprobs[..rows * len]);
             multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, p, len, true);
             multiply(&Left::new(&dout, from, rows, 0..dim), &values, dp, len, true);
-            for (i, (p, dp)) in p.chunks_exact_mut(len).zip(dp.chunks_exact_mut(len)).enumerate() {
+            let rounded = weights.chunks_exact_mut(len).zip(dscores.chunks_exact_mut(len));
+            let wide = p.chunks_exact_mut(len).zip(dp.chunks_exact_mut(len));
+            for (i, ((p, dp), (weights, dscores))) in wide.zip(rounded).enumerate() {
                 self.probabilities(p, lse[self.place(from + i)]);
                 mask.fill(S::Wide::ONE);
                 self.drop_row(from + i, &mut mask);
@@ -191,11 +194,12 @@ impl<'a, S: Factor> Task<'a, S> {
                         let mean = dot::<S::Wide>(p, dp);
                         dp.iter_mut().zip(&*p).for_each(|(d, p)| *d = *p * (*d - mean) * scale);
                         p.iter_mut().zip(mask.iter()).for_each(|(p, m)| *p *= *m);
+                        narrow(dp, dscores);
+                        narrow(p, weights);
                     },
                 );
             }
-            let (p, dp) = (Rounded::<S>::new(p), Rounded::<S>::new(dp));
-            let (p, dp) = (Mat::rows(&p, len), Mat::rows(&dp, len));
+            let (p, dp) = (Mat::rows(&weights[..rows * len], len), Mat::rows(&dscores[..rows * len], len));
             multiply(&Left::new(&dp, 0, rows, 0..len), &keys_down, &mut stage[from * width..], width, true);
             let queries = Packed::right(&self.part(0).from(from, 0).t(), 0, dim, 0..rows);
             multiply(&Left::new(&dp.t(), 0, len, 0..rows), &queries, &mut stage[dim..], width, false);
@@ -208,36 +212,6 @@ impl<'a, S: Factor> Task<'a, S> {
                 // SAFETY: this task's alone.
                 narrow(values, unsafe { dqkv.part(at, dim) });
             }
-        }
-    }
-}
-
-/// Values as products take them: as they are, or rounded.
-enum Rounded<'a, S> {
-    Same(&'a [S]),
-    Own(Scratch<S>),
-}
-
-impl<'a, S: Factor> Rounded<'a, S> {
-    fn new(values: &'a [S::Wide]) -> Self {
-        if S::DTYPE == S::Wide::DTYPE {
-            return Rounded::Same(bytemuck::cast_slice(values));
-        }
-        let mut own = Scratch::new(values.len());
-        vectorize(
-            #[inline(always)]
-            || narrow(values, &mut own),
-        );
-        Rounded::Own(own)
-    }
-}
-
-impl<S: Factor> std::ops::Deref for Rounded<'_, S> {
-    type Target = [S];
-    fn deref(&self) -> &[S] {
-        match self {
-            Rounded::Same(values) => values,
-            Rounded::Own(values) => values,
         }
     }
 }

@@ -130,17 +130,17 @@ pub fn beside_others<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Rows that a task computes of a product with `rows`: whole register tiles of any type, at least 24 and at most as many
-/// as keep the sums in the second-level cache. The more, the fewer times B is read: as many as leave no thread with more
-/// than a sixteenth above its share of the rows, where that can be.
+/// as keep the sums in the second-level cache; so many that the thread with the most to do ends first.
 pub fn block_rows(rows: usize) -> usize {
     const MOST: usize = 96;
-    let blocks = || (24..MOST + 1).step_by(tile::size::<f32>().mr);
+    // What a task costs beside its rows, in rows: it reads all of B.
+    const PASS: usize = 6;
+    let mut blocks = (24..MOST + 1).step_by(tile::size::<f32>().mr).rev();
     if BUSY.get() {
-        return blocks().find(|&block| block >= rows).unwrap_or(MOST);
+        return blocks.rfind(|&block| block >= rows).unwrap_or(MOST);
     }
-    let longest = |block: usize| rows.div_ceil(block).div_ceil(rayon::current_num_threads()) * block;
-    let least = blocks().map(longest).min().unwrap_or(0);
-    blocks().rev().find(|&block| longest(block) <= least + least / 16).unwrap_or(MOST)
+    let tasks = |block: usize| rows.div_ceil(block).div_ceil(rayon::current_num_threads());
+    blocks.min_by_key(|&block| tasks(block) * (block + PASS)).unwrap_or(MOST)
 }
 
 /// Sums of a product: rows `rows`, columns `columns`, dense.
