@@ -113,6 +113,7 @@ fn integers_are_exact_in_every_shape() {
         check::<f32>(&device, (5, n, 3), plain, plain);
         check::<f32>(&device, (13, n, CHUNK + 1), plain, plain);
         check::<bf16>(&device, (13, n, CHUNK + 1), plain, plain);
+        check::<bf16>(&device, (97, n, 19), columns, columns);
     }
 }
 
