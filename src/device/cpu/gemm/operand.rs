@@ -1,15 +1,16 @@
 //! What products read: matrices in memory or generated, as rows or packed into panels.
 
 use super::tile::{self, Factor, Operand, Rows};
-#[cfg(target_arch = "x86_64")]
-use super::{dot, panel};
 use crate::device::cpu::scratch::{Line, Scratch, lines};
 use crate::device::cpu::simd;
-#[cfg(target_arch = "x86_64")]
-use crate::device::cpu::simd::Level;
-use crate::dtype::DType;
 use rayon::prelude::*;
 use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
+use {
+    super::{dot, panel},
+    crate::device::cpu::simd::Level,
+    crate::dtype::DType,
+};
 
 /// A matrix that can write rows of itself, transposed, into a packed panel.
 pub trait Panels<S: Operand>: Sync {
