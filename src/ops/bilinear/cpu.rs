@@ -1,5 +1,5 @@
 use crate::device::cpu::gemm::{
-    AsLeft, Block, CHUNK, Factor, Left, Mat, Packed, Panels, Product, Right, block_rows, int8, multiply,
+    AsLeft, Block, CHUNK, Factor, Left, Mat, Packed, Panels, Product, Right, block_rows, int8, join, multiply,
 };
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
@@ -117,7 +117,7 @@ impl<S: Factor> Panels<S> for Transposed<'_, S> {
                         true => self.0.products(cell + 1, row, &mut second),
                         false => second.fill(S::default()),
                     }
-                    S::join(&first, &second, line);
+                    join(&first, &second, line);
                 }
             },
         );

@@ -1,5 +1,5 @@
 use super::Pooling;
-use crate::device::cpu::gemm::{AsLeft, Factor, Left, Mat, Panels, Product, Right, block_rows, gemm};
+use crate::device::cpu::gemm::{AsLeft, Factor, Left, Mat, Panels, Product, Right, block_rows, gemm, join};
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{dot, split_mut, sum};
@@ -111,7 +111,7 @@ impl<S: Factor> Panels<S> for Transposed<'_, S::Wide> {
                         true => self.column(pair + 1, row, &mut q, &mut second),
                         false => second.fill(S::default()),
                     }
-                    S::join(&first, &second, line);
+                    join(&first, &second, line);
                 },
             );
         }

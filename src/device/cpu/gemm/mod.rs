@@ -18,7 +18,7 @@ mod operand;
 mod panel;
 mod tile;
 
-pub use operand::{AsLeft, Left, Mat, Packed, Panels};
+pub use operand::{AsLeft, Left, Mat, Packed, Panels, join};
 use tile::Out;
 pub use tile::{Factor, Operand};
 

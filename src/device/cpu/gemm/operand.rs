@@ -18,25 +18,10 @@ pub trait Panels<S: Operand>: Sync {
     /// `columns.start + j * S::K` on; beyond the last column they are zero. What is at `rows <= i < width` stays or
     /// becomes zero.
     fn pack(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]);
-    /// As many panels as `rows` rows take, one after another.
+    /// `pack` takes the rows of any number of panels, which `out` then holds one after another.
     #[inline(always)]
-    fn pack_all(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
-        one_by_one(self, row, rows, columns, width, out);
-    }
-}
-
-#[inline(always)]
-fn one_by_one<S: Operand>(
-    x: &(impl Panels<S> + ?Sized),
-    row: usize,
-    rows: usize,
-    columns: Range<usize>,
-    width: usize,
-    out: &mut [S::Unit],
-) {
-    let panels = out.chunks_exact_mut((columns.len().div_ceil(S::K) * width).max(1));
-    for (from, panel) in (0..rows).step_by(width).zip(panels) {
-        x.pack(row + from, width.min(rows - from), columns.clone(), width, panel);
+    fn packs_many(&self) -> bool {
+        false
     }
 }
 
@@ -79,12 +64,10 @@ impl<S: Factor> Panels<S> for Mat<'_, S> {
             self.transpose(row, rows, columns, width, out);
         }
     }
+    /// Of contiguous columns, so that each is read once, from end to end.
     #[inline(always)]
-    fn pack_all(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
-        match self.row_stride {
-            1 => self.copy(row, rows, columns, width, out),
-            _ => one_by_one(self, row, rows, columns, width, out),
-        }
+    fn packs_many(&self) -> bool {
+        self.row_stride == 1
     }
 }
 
@@ -94,7 +77,7 @@ impl<S: Factor> Mat<'_, S> {
     fn column(&self, k: usize, row: usize, rows: usize) -> &[S] {
         &self.data[k * self.col_stride + row..][..rows]
     }
-    /// Panels of a matrix whose columns are contiguous: each is read once, from end to end.
+    /// Panels of a matrix whose columns are contiguous.
     #[inline(always)]
     fn copy(&self, row: usize, rows: usize, columns: Range<usize>, width: usize, out: &mut [S::Unit]) {
         // Lines of a known length are a few vector moves, not a call.
@@ -122,10 +105,10 @@ impl<S: Factor> Mat<'_, S> {
             let (seconds, second) = if more { self.column(k + 1, row, rows) } else { &[] }.as_chunks::<W>();
             let mut lines = lines[u..].iter_mut().step_by(units);
             for (p, (first, line)) in firsts.iter().zip(&mut lines).enumerate() {
-                S::join(first, seconds.get(p).unwrap_or(&zeros), line);
+                join(first, seconds.get(p).unwrap_or(&zeros), line);
             }
             if let (false, Some(line)) = (first.is_empty(), lines.next()) {
-                S::join(first, if more { second } else { &zeros }, line);
+                join(first, if more { second } else { &zeros }, line);
             }
         }
     }
@@ -179,6 +162,14 @@ impl<S: Factor> Mat<'_, S> {
                 }
             }
         }
+    }
+}
+
+/// A line of a panel, or as much of it as there is of two columns.
+#[inline(always)]
+pub fn join<S: Factor>(first: &[S], second: &[S], line: &mut [S::Unit]) {
+    for (unit, (&first, &second)) in line.iter_mut().zip(first.iter().zip(second)) {
+        *unit = S::unit(first, second);
     }
 }
 
@@ -344,7 +335,7 @@ fn in_panels(rows: usize, width: usize, units: usize) -> usize {
     rows.div_ceil(width) * width * units
 }
 
-/// [`Panels::pack_all`] with zeros beyond the last row.
+/// Panels of `rows` rows, one after another, with zeros beyond the last row.
 fn pack<S: Operand>(
     x: &impl Panels<S>,
     row: usize,
@@ -356,12 +347,18 @@ fn pack<S: Operand>(
     if panels.is_empty() {
         return;
     }
+    let units = columns.len().div_ceil(S::K);
     if !rows.is_multiple_of(width) {
-        let last = panels.len() - columns.len().div_ceil(S::K) * width;
+        let last = panels.len() - units * width;
         panels[last..].fill(bytemuck::Zeroable::zeroed());
     }
+    let step = if x.packs_many() { rows.next_multiple_of(width) } else { width };
     simd::vectorize(
         #[inline(always)]
-        || x.pack_all(row, rows, columns, width, panels),
+        || {
+            for (from, panels) in (0..rows).step_by(step).zip(panels.chunks_exact_mut(step * units)) {
+                x.pack(row + from, step.min(rows - from), columns.clone(), width, panels);
+            }
+        },
     );
 }

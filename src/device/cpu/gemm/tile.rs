@@ -53,13 +53,6 @@ pub trait Operand: bytemuck::Pod + Default + Send + Sync {
 /// An element of a tensor that products take.
 pub trait Factor: Element + Operand<Sum = <Self as Element>::Wide> {
     fn unit(first: Self, second: Self) -> Self::Unit;
-    /// A line of a panel, or as much of it as there is of two columns.
-    #[inline(always)]
-    fn join(first: &[Self], second: &[Self], line: &mut [Self::Unit]) {
-        for (unit, (&first, &second)) in line.iter_mut().zip(first.iter().zip(second)) {
-            *unit = Self::unit(first, second);
-        }
-    }
 }
 
 pub trait Sum: bytemuck::Pod + Send + Sync {
