@@ -38,8 +38,12 @@ unsafe fn pair_columns_in_bounds<const W: usize>(
         let ahead = first.wrapping_add(AHEAD * stride);
         if 2 * u + AHEAD + 1 < columns {
             for at in (0..rows).step_by(REGISTER / 2) {
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast());
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(stride + at).cast());
+                // SAFETY: a prefetch reads nothing.
+                #[allow(unused_unsafe)] // older compilers want it
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(stride + at).cast());
+                }
             }
         }
         let there = if 2 * u + 1 < columns { u16::MAX } else { 0 };
