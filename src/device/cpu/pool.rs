@@ -1,31 +1,42 @@
 //! Buffers of freed tensors, kept for the next ones: fresh memory costs a page fault every 4 KiB, which
 //! made a third of a training step.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// Idle buffers by length.
+/// Idle buffers.
 #[derive(Debug, Default)]
 pub struct Pool(Mutex<Idle>);
 
 #[derive(Debug, Default)]
 struct Idle {
-    by_length: BTreeMap<usize, Vec<Vec<f32>>>,
+    /// The longest idle first.
+    buffers: VecDeque<Vec<f32>>,
     elements: usize,
 }
 
 impl Idle {
-    /// The smallest of at least `least` and at most `most` elements: batches of another size left it, and it would lie
-    /// here for good.
+    /// The smallest of at least `least` and at most `most` elements.
     fn smallest(&mut self, least: usize, most: usize) -> Option<Vec<f32>> {
-        let buffer = self.by_length.range_mut(least..=most).find_map(|(_, buffers)| buffers.pop())?;
+        let fits = |&i: &usize| (least..=most).contains(&self.buffers[i].len());
+        let i = (0..self.buffers.len()).filter(fits).min_by_key(|&i| self.buffers[i].len())?;
+        let buffer = self.buffers.remove(i)?;
         self.elements -= buffer.len();
         Some(buffer)
     }
+    /// Keeps `buffer`, and frees what has been idle longest where that is too much: sizes that no batch asks for any
+    /// more must not stand in the way of those in use.
+    fn keep(&mut self, buffer: Vec<f32>) {
+        self.elements += buffer.len();
+        self.buffers.push_back(buffer);
+        while self.elements > MOST_IDLE {
+            self.elements -= self.buffers.pop_front().map_or(0, |oldest| oldest.len());
+        }
+    }
 }
 
-/// Elements that may lie idle: 16 MiB.
-const MOST_IDLE: usize = 4 << 20;
+/// Elements that may lie idle: 24 MiB.
+const MOST_IDLE: usize = 6 << 20;
 /// Smaller tensors are the allocator's business.
 const SMALLEST: usize = 1 << 14;
 
@@ -50,16 +61,11 @@ impl Pool {
             }
         }
     }
-    /// Takes a buffer back; frees it if enough lie idle.
+    /// Takes a buffer back.
     pub fn give(&self, buffer: Vec<f32>) {
         let n = buffer.len();
-        if n < SMALLEST || class(n) != n {
-            return;
-        }
-        let mut idle = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if idle.elements + n <= MOST_IDLE {
-            idle.elements += n;
-            idle.by_length.entry(n).or_default().push(buffer);
+        if (SMALLEST..=MOST_IDLE).contains(&n) && class(n) == n {
+            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).keep(buffer);
         }
     }
     /// Bytes that lie idle now.
