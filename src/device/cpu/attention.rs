@@ -8,7 +8,7 @@
 use super::gemm::{Factor, Left, Mat, Packed, multiply};
 use super::scratch::Scratch;
 use super::simd::vectorize;
-use super::vector::{Exponentials, dot, max_number};
+use super::vector::{Exponentials, LANES, dot, max_number};
 use crate::dtype::{Real, narrow};
 use crate::rng::Dropout;
 use rayon::prelude::*;
@@ -88,17 +88,21 @@ impl<'a, S: Factor> Task<'a, S> {
             );
         }
     }
+    /// Scores of all keys, and what makes them nothing behind the last.
+    fn complete(&self, scores: &mut [S::Wide]) {
+        let len = self.seq.len;
+        scores[len - 1] += S::Wide::of(self.seq.last_key_bias) / self.heads.scale();
+        scores[len..].fill(S::Wide::NEG_INFINITY);
+    }
     /// The exponentials of row `i` of scores over the largest, dropped out and rounded, in pieces that stay in the
     /// first-level cache; the row's log-sum-exp, and what makes them probabilities. A NaN among the scores makes both one.
     fn exponentials(&self, i: usize, scores: &mut [S::Wide], to: &mut [S]) -> (S::Wide, S::Wide) {
         const PIECE: usize = 256;
-        let (scale, bias) = (self.heads.scale::<S::Wide>(), S::Wide::of(self.seq.last_key_bias));
+        let scale = self.heads.scale::<S::Wide>();
         vectorize(
             #[inline(always)]
             || {
-                if let Some(last) = scores.last_mut() {
-                    *last += bias / scale;
-                }
+                self.complete(scores);
                 let top = max_number(scores) * scale;
                 let mut sum = Exponentials::new(scale, top);
                 let mut piece = [S::Wide::ZERO; PIECE];
@@ -117,13 +121,11 @@ impl<'a, S: Factor> Task<'a, S> {
     }
     /// Scores to probabilities from a known log-sum-exp, in place.
     fn probabilities(&self, scores: &mut [S::Wide], lse: S::Wide) {
-        let (scale, bias) = (self.heads.scale::<S::Wide>(), S::Wide::of(self.seq.last_key_bias));
+        let scale = self.heads.scale::<S::Wide>();
         vectorize(
             #[inline(always)]
             || {
-                if let Some(last) = scores.last_mut() {
-                    *last += bias / scale;
-                }
+                self.complete(scores);
                 scores.iter_mut().for_each(|s| *s = (*s * scale - lse).exp());
             },
         )
@@ -132,24 +134,32 @@ impl<'a, S: Factor> Task<'a, S> {
     /// This head's columns of `out` and of `lse`.
     fn forward(&self, out: &Parts<'_, S>, lse: &Parts<'_, S::Wide>) {
         let (len, dim) = (self.seq.len, self.heads.dim);
-        let keys = Packed::right(&self.part(1), 0, len, 0..dim);
+        let keys = Packed::right(&self.part(1), 0, len, 0..dim).whole();
         let values = Packed::right(&self.part(2).t(), 0, dim, 0..len);
-        let size = BLOCK.min(len) * len;
+        let width = width(len);
+        let size = BLOCK.min(len) * width;
         let (mut scores, mut weights) = (Scratch::new(size), Scratch::<S>::new(size));
         let mut sums = Scratch::new(BLOCK.min(len) * dim);
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
-            let (scores, weights) = (&mut scores[..rows * len], &mut weights[..rows * len]);
-            multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, scores, len, true);
+            let (scores, weights) = (&mut scores[..rows * width], &mut weights[..rows * width]);
+            multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, scores, width, true);
             let mut inverse = [S::Wide::ONE; BLOCK];
-            for (i, (scores, weights)) in scores.chunks_exact_mut(len).zip(weights.chunks_exact_mut(len)).enumerate() {
+            let lines = scores.chunks_exact_mut(width).zip(weights.chunks_exact_mut(width));
+            for (i, (scores, weights)) in lines.enumerate() {
                 let (sum, of_row) = self.exponentials(from + i, scores, weights);
                 // SAFETY: this task's alone.
                 unsafe { lse.part(self.place(from + i), 1)[0] = sum };
                 inverse[i] = of_row;
             }
-            let left = Mat::rows(&*weights, len);
-            multiply(&Left::new(&left, 0, rows, 0..len), &values, &mut sums[..rows * dim], dim, true);
+            let left = Mat::rows(&*weights, width);
+            multiply(
+                &Left::new(&left, 0, rows, 0..len.next_multiple_of(S::K)),
+                &values,
+                &mut sums[..rows * dim],
+                dim,
+                true,
+            );
             for (i, (sums, inverse)) in sums[..rows * dim].chunks_exact_mut(dim).zip(inverse).enumerate() {
                 // SAFETY: as above.
                 let out = unsafe { out.part(self.place(from + i) * dim, dim) };
@@ -167,22 +177,22 @@ impl<'a, S: Factor> Task<'a, S> {
     /// This head's columns of dq, dk and dv, from `column` on. `dout` is the `[len, dim]` gradient of this head's output.
     fn backward(&self, dout: Mat<'_, S>, lse: &[S::Wide], dqkv: &Parts<'_, S>, column: usize) {
         let (len, dim) = (self.seq.len, self.heads.dim);
-        let (width, scale) = (3 * dim, self.heads.scale::<S::Wide>());
-        let mut stage = Scratch::zeros(len * width);
-        let keys = Packed::right(&self.part(1), 0, len, 0..dim);
+        let (width, of_stage, scale) = (width(len), 3 * dim, self.heads.scale::<S::Wide>());
+        let mut stage = Scratch::zeros(len * of_stage);
+        let keys = Packed::right(&self.part(1), 0, len, 0..dim).whole();
         let keys_down = Packed::right(&self.part(1).t(), 0, dim, 0..len);
-        let values = Packed::right(&self.part(2), 0, len, 0..dim);
-        let size = BLOCK.min(len) * len;
-        let mut mask = Scratch::new(len);
+        let values = Packed::right(&self.part(2), 0, len, 0..dim).whole();
+        let size = BLOCK.min(len) * width;
+        let mut mask = Scratch::new(width);
         let (mut probs, mut dprobs) = (Scratch::new(size), Scratch::new(size));
         let (mut weights, mut dscores) = (Scratch::<S>::new(size), Scratch::<S>::new(size));
         for from in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - from);
-            let (p, dp) = (&mut probs[..rows * len], &mut dprobs[..rows * len]);
-            multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, p, len, true);
-            multiply(&Left::new(&dout, from, rows, 0..dim), &values, dp, len, true);
-            let rounded = weights.chunks_exact_mut(len).zip(dscores.chunks_exact_mut(len));
-            let wide = p.chunks_exact_mut(len).zip(dp.chunks_exact_mut(len));
+            let (p, dp) = (&mut probs[..rows * width], &mut dprobs[..rows * width]);
+            multiply(&Left::new(&self.part(0), from, rows, 0..dim), &keys, p, width, true);
+            multiply(&Left::new(&dout, from, rows, 0..dim), &values, dp, width, true);
+            let rounded = weights.chunks_exact_mut(width).zip(dscores.chunks_exact_mut(width));
+            let wide = p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width));
             for (i, ((p, dp), (weights, dscores))) in wide.zip(rounded).enumerate() {
                 self.probabilities(p, lse[self.place(from + i)]);
                 mask.fill(S::Wide::ONE);
@@ -190,6 +200,7 @@ impl<'a, S: Factor> Task<'a, S> {
                 vectorize(
                     #[inline(always)]
                     || {
+                        dp[len..].fill(S::Wide::ZERO);
                         dp.iter_mut().zip(mask.iter()).for_each(|(d, m)| *d *= *m);
                         let mean = dot::<S::Wide>(p, dp);
                         dp.iter_mut().zip(&*p).for_each(|(d, p)| *d = *p * (*d - mean) * scale);
@@ -199,14 +210,15 @@ impl<'a, S: Factor> Task<'a, S> {
                     },
                 );
             }
-            let (p, dp) = (Mat::rows(&weights[..rows * len], len), Mat::rows(&dscores[..rows * len], len));
-            multiply(&Left::new(&dp, 0, rows, 0..len), &keys_down, &mut stage[from * width..], width, true);
+            let (p, dp) = (Mat::rows(&weights[..rows * width], width), Mat::rows(&dscores[..rows * width], width));
+            let left = Left::new(&dp, 0, rows, 0..len.next_multiple_of(S::K));
+            multiply(&left, &keys_down, &mut stage[from * of_stage..], of_stage, true);
             let queries = Packed::right(&self.part(0).from(from, 0).t(), 0, dim, 0..rows);
-            multiply(&Left::new(&dp.t(), 0, len, 0..rows), &queries, &mut stage[dim..], width, false);
+            multiply(&Left::new(&dp.t(), 0, len, 0..rows), &queries, &mut stage[dim..], of_stage, false);
             let douts = Packed::right(&dout.from(from, 0).t(), 0, dim, 0..rows);
-            multiply(&Left::new(&p.t(), 0, len, 0..rows), &douts, &mut stage[2 * dim..], width, false);
+            multiply(&Left::new(&p.t(), 0, len, 0..rows), &douts, &mut stage[2 * dim..], of_stage, false);
         }
-        for (i, stage) in stage.chunks_exact(width).enumerate() {
+        for (i, stage) in stage.chunks_exact(of_stage).enumerate() {
             for (part, values) in stage.chunks_exact(dim).enumerate() {
                 let at = self.row(i) * self.qkv.row_stride + column + part * self.heads.width() + self.head * dim;
                 // SAFETY: this task's alone.
@@ -214,6 +226,11 @@ impl<'a, S: Factor> Task<'a, S> {
             }
         }
     }
+}
+
+/// Room of a row of scores: whole vectors, so that no loop over it has a rest.
+fn width(len: usize) -> usize {
+    len.next_multiple_of(LANES)
 }
 
 /// What tasks write side by side.

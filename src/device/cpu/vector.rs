@@ -14,7 +14,7 @@ pub const PARTIAL: usize = 64;
 
 /// Running values of a reduction: two registers of AVX-512 or four of AVX2 hide the latency of an
 /// addition. Part of the definition of the result's bits.
-const LANES: usize = 32;
+pub const LANES: usize = 32;
 
 /// Rows that a task takes, `dim` wide: 64 KiB of f32, far above the cost of a task.
 pub fn block(dim: usize) -> usize {
@@ -140,7 +140,7 @@ fn largest<T: Real>(x: &[T], larger: impl Fn(T, T) -> T) -> T {
             lanes[i] = larger(lanes[i], block[i]);
         }
     }
-    fold(lanes, larger)
+    fold(black_box(lanes), larger) // as in `sum2`
 }
 
 /// `into += x`, elementwise.

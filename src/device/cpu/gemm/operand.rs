@@ -298,6 +298,10 @@ impl<S: Operand> Packed<S> {
         });
         self
     }
+    /// With the zeros beyond the last row as rows: products with them are stored faster than left out.
+    pub fn whole(self) -> Self {
+        Packed { rows: self.rows.next_multiple_of(self.width), ..self }
+    }
     fn units_mut(&mut self) -> &mut [S::Unit] {
         let len = self.len();
         match &mut self.data {
