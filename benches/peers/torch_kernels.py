@@ -79,11 +79,16 @@ def linears(b, rows, pairs):
     for what, n, inputs, out, form in [
         ("qkv", rows, DIM, 3 * DIM, "linear"), ("attention out", rows, DIM, DIM, "linear"),
         ("up", rows, DIM, INNER, "linear_gelu"), ("down", rows, INNER, DIM, "linear"),
+        ("down", rows, INNER, DIM, "linear_norm"),
         ("extractor", pairs, DIM, EXTRACTOR, "linear"), ("axial qkv", pairs, DIM, 6 * DIM, "linear"),
         ("classifier", pairs, DIM, CLASSES, "linear_wide"),
     ]:
         x, w, bias = b.tensor(n, inputs), b.tensor(out, inputs), b.tensor(out)
-        after = F.gelu if form == "linear_gelu" else (lambda y: y)
+        residual, weight, shift = b.tensor(n, out), b.tensor(out), b.tensor(out)
+        after = {
+            "linear_gelu": F.gelu,
+            "linear_norm": lambda y: F.layer_norm(residual + y, (out,), weight, shift, 1e-12),
+        }.get(form, lambda y: y)
         b.op(f"{form} {what} {n}x{inputs}x{out}", 2.0 * n * inputs * out, lambda: after(F.linear(x, w, bias)))
 
 

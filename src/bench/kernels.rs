@@ -19,7 +19,7 @@ use crate::ops::entity_pool::entity_pool;
 use crate::ops::evidence::{Gold, evidence_loss};
 use crate::ops::gather::gather;
 use crate::ops::layernorm::layernorm;
-use crate::ops::linear::{linear, linear_gelu, linear_wide};
+use crate::ops::linear::{Norm, Stream, linear, linear_gelu, linear_norm, linear_wide};
 use crate::ops::loss::{Objective, loss};
 use crate::ops::optim::{Hyper, Span, update};
 use crate::ops::pair_combine::{Role, pair_combine};
@@ -108,18 +108,24 @@ impl Cases<'_> {
             ("attention out", rows, DIM, DIM, "linear"),
             ("up", rows, DIM, INNER, "linear_gelu"),
             ("down", rows, INNER, DIM, "linear"),
+            ("down", rows, INNER, DIM, "linear_norm"),
             ("extractor", pairs, DIM, EXTRACTOR, "linear"),
             ("axial qkv", pairs, DIM, 6 * DIM, "linear"),
             ("classifier", pairs, DIM, CLASSES, "linear_wide"),
         ] {
             let x = activation(self.device, &[rows, inputs])?;
-            let (params, p) = parameters(self.device, &[&[out, inputs], &[out]])?;
+            let (params, p) = parameters(self.device, &[&[out, inputs], &[out], &[out], &[out]])?;
             let (w, b) = (&p[0], &p[1]);
+            let residual = Stream::from(activation(self.device, &[rows, out])?);
             let name = format!("{form} {what} {rows}x{inputs}x{out}");
             let flops = 2.0 * (rows * inputs * out) as f64;
             self.op(&name, flops, &[&x, w, b], params, |tape| match form {
                 "linear_gelu" => linear_gelu(tape, &x, w, b),
                 "linear_wide" => linear_wide(tape, &x, w, Some(b)),
+                "linear_norm" => {
+                    let norm = Norm { weight: &p[2], bias: &p[3], eps: 1e-12, drop: Dropout::default() };
+                    Ok(linear_norm(tape, &x, (w, b), Some(&residual), norm)?.x)
+                }
                 _ => linear(tape, &x, w, Some(b), None),
             })?;
         }

@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::config::EncoderConfig;
 use crate::error::Result;
 use crate::layout::Segments;
-use crate::ops::linear::{linear, linear_gelu};
+use crate::ops::linear::{Norm, Stream, linear, linear_gelu, linear_norm};
 use crate::ops::{attention::attention, dropout::dropout, embedding::embedding, layernorm::layernorm};
 use crate::rng::Dropout;
 use crate::tape::Tape;
@@ -36,6 +36,14 @@ impl Affine {
     }
     pub fn apply(&self, tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
         linear(tape, x, &self.weight, Some(&self.bias), None)
+    }
+    /// As a layer norm's parameters.
+    pub fn norm(&self, eps: f64, drop: Dropout) -> Norm<'_> {
+        Norm { weight: &self.weight, bias: &self.bias, eps, drop }
+    }
+    /// [`linear_norm`].
+    pub fn apply_norm(&self, tape: &mut Tape, x: &Tensor, residual: Option<&Stream>, norm: Norm) -> Result<Stream> {
+        linear_norm(tape, x, (&self.weight, &self.bias), residual, norm)
     }
 }
 
@@ -77,19 +85,16 @@ impl Layer {
             drops: [config.attention_probs_dropout_prob, hidden, hidden].map(|p| tape.dropout(p)),
         })
     }
-    fn norm(&self, tape: &mut Tape, x: &Tensor, branch: &Tensor, norm: &Affine, drop: Dropout) -> Result<Tensor> {
-        layernorm(tape, x, Some(branch), &norm.weight, &norm.bias, self.eps, drop)
-    }
-    /// Output, qkv, log-sum-exp.
-    fn forward(&self, tape: &mut Tape, x: &Tensor) -> Result<[Tensor; 3]> {
-        let qkv = self.qkv.apply(tape, x)?;
+    /// Output; qkv and log-sum-exp.
+    fn forward(&self, tape: &mut Tape, x: &Stream) -> Result<(Stream, [Tensor; 2])> {
+        let qkv = self.qkv.apply(tape, &x.x)?;
         let attended = attention(tape, &qkv, &self.segments, self.heads, self.drops[0])?;
-        let branch = self.attention_out.apply(tape, &attended.out)?;
-        let x = self.norm(tape, x, &branch, &self.attention_norm, self.drops[1])?;
-        let inner = linear_gelu(tape, &x, &self.up.weight, &self.up.bias)?;
-        let branch = self.down.apply(tape, &inner)?;
-        let y = self.norm(tape, &x, &branch, &self.output_norm, self.drops[2])?;
-        Ok([y, qkv, attended.lse])
+        let norm = self.attention_norm.norm(self.eps, self.drops[1]);
+        let x = self.attention_out.apply_norm(tape, &attended.out, Some(x), norm)?;
+        let inner = linear_gelu(tape, &x.x, &self.up.weight, &self.up.bias)?;
+        let norm = self.output_norm.norm(self.eps, self.drops[2]);
+        let y = self.down.apply_norm(tape, &inner, Some(&x), norm)?;
+        Ok((y, [qkv, attended.lse]))
     }
 }
 
@@ -107,26 +112,21 @@ pub fn encode(
     let norm = Affine::new(params, "embeddings.norm")?;
     let x = layernorm(tape, &x, None, &norm.weight, &norm.bias, config.layer_norm_eps, Dropout::default())?;
     let drop = tape.dropout(config.hidden_dropout_prob);
-    let mut hidden = dropout(tape, &x, drop)?;
+    let mut x = Stream::from(dropout(tape, &x, drop)?);
     let layers = config.num_hidden_layers;
     for l in 0..layers {
         let layer = Layer::new(tape, params, config, &batch.windows, l)?;
         let (last, drop) = (l + 1 == layers, layer.drops[0]);
-        let outputs = if recompute {
-            let run = move |tape: &mut Tape, x: &[Tensor]| {
-                let [y, qkv, lse] = layer.forward(tape, &x[0])?;
-                Ok(if last { vec![y, qkv, lse] } else { vec![y] })
-            };
-            tape.checkpoint(std::slice::from_ref(&hidden), run)?
-        } else {
-            layer.forward(tape, &hidden)?.to_vec()
+        let run = move |tape: &mut Tape, x: &[Tensor]| {
+            let (y, attended) = layer.forward(tape, &Stream::of(x))?;
+            Ok(if last { [vec![y.x], attended.to_vec()].concat() } else { y.tensors() })
         };
-        match (last, &outputs[..]) {
+        let made = if recompute { tape.checkpoint(&x.tensors(), run)? } else { run(tape, &x.tensors())? };
+        match (last, &made[..]) {
             (true, [hidden, qkv, lse]) => {
                 return Ok(Encoding { hidden: hidden.clone(), qkv: qkv.clone(), lse: lse.clone(), drop });
             }
-            (_, [y, ..]) => hidden = y.clone(),
-            (_, []) => {}
+            _ => x = Stream::of(&made),
         }
     }
     Err(crate::Error::model("E-CONFIG", "an encoder needs at least one layer"))

@@ -14,7 +14,6 @@ use crate::ops::bilinear::bilinear;
 use crate::ops::context_pool::{Pooling, context_pool};
 use crate::ops::entity_pool::entity_pool;
 use crate::ops::gather::gather;
-use crate::ops::layernorm::layernorm;
 use crate::ops::linear::{linear, linear_wide};
 use crate::ops::pair_combine::{Role, pair_combine};
 use crate::rng::Dropout;
@@ -146,7 +145,7 @@ impl AxialLayer {
                 sum = linear(tape, attended, &out.weight, Some(&out.bias), Some(&sum))?;
             }
         }
-        let y = self.ffn.apply(tape, &sum)?;
-        layernorm(tape, &y, None, &self.norm.weight, &self.norm.bias, self.eps, Dropout::default())
+        let norm = self.norm.norm(self.eps, Dropout::default());
+        Ok(self.ffn.apply_norm(tape, &sum, None, norm)?.x)
     }
 }

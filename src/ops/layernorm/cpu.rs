@@ -51,7 +51,7 @@ fn add_branch<S: Element>(x: &[S], branch: Option<&[S]>, drop: Dropout, at: u64,
 
 /// Normalises a row in place; its mean and 1 / sqrt(var + eps) go to `stats`.
 #[inline(always)]
-fn normalise<S: Element>(y: &mut [S::Wide], (weight, bias, eps): (&[S], &[S], S::Wide), stats: &mut [S::Wide]) {
+pub fn normalise<S: Element>(y: &mut [S::Wide], (weight, bias, eps): (&[S], &[S], S::Wide), stats: &mut [S::Wide]) {
     let n = S::Wide::of(y.len() as f64);
     let mean = sum(
         y,

@@ -7,13 +7,13 @@
 //! gets dropout(dx) with the mask made again (dx itself if dropout is off); weight and bias accumulate
 //! `dy h` and `dy` in partials of 64 rows. Element `row d + col` of dropout.
 
-mod cpu;
+pub(super) mod cpu;
 mod cuda;
 
 use crate::dispatch;
 use crate::error::Result;
 use crate::rng::Dropout;
-use crate::tape::Tape;
+use crate::tape::{Grads, Tape};
 use crate::tensor::{Tensor, check_shape, same_dtype};
 
 /// `LayerNorm(x + dropout(branch))`; see the module.
@@ -30,8 +30,7 @@ pub fn layernorm(
     same_dtype("layernorm", &[x, weight, bias, branch.unwrap_or(x)])?;
     check_shape("layernorm", "x", x, &[rows, dim])?;
     check_shape("layernorm", "branch", branch.unwrap_or(x), x.shape())?;
-    check_shape("layernorm", "weight", weight, &[dim])?;
-    check_shape("layernorm", "bias", bias, &[dim])?;
+    check_parameters(dim, weight, bias)?;
     let mut y = x.device().alloc("layernorm", x.dtype(), x.shape())?;
     let mut stats = x.device().alloc("layernorm.stats", x.dtype().wide(), &[rows, 2])?;
     let keep = tape.is_recording() && branch.is_some();
@@ -41,24 +40,49 @@ pub fn layernorm(
     dispatch!("layernorm", x.device(), x.dtype(), forward(x, branch, params, drop, into))?;
     let (y, sum) = (y.settled(), sum.map(Tensor::settled));
     if tape.is_recording() {
-        let (x, branch, weight, bias, out) = (x.clone(), branch.cloned(), weight.clone(), bias.clone(), y.clone());
+        let (x, branch, out) = (x.clone(), branch.cloned(), y.clone());
+        let drop = if branch.is_some() { drop } else { Dropout::default() };
         let sum = sum.unwrap_or_else(|| x.clone());
+        let saved = Saved { sum, stats, weight: weight.clone(), bias: bias.clone(), drop };
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
-            let mut dx = x.device().alloc("layernorm.dx", x.dtype(), x.shape())?;
-            let masked = branch.is_some() && !drop.is_off();
-            let mut dbranch =
-                if masked { Some(x.device().alloc("layernorm.dbranch", x.dtype(), x.shape())?) } else { None };
-            let saved = (&sum, &stats);
-            let params = (&weight, &bias);
-            let into = (&mut dx, dbranch.as_mut());
-            dispatch!("layernorm.backward", x.device(), x.dtype(), backward(&dy, saved, params, drop, into, grads))?;
-            let dx = dx.settled(); // before it is shared
+            let [dx, dbranch] = saved.backward(&dy, grads)?;
             if let Some(branch) = &branch {
-                grads.put(branch, dbranch.unwrap_or_else(|| dx.clone()))?;
+                grads.put(branch, dbranch)?;
             }
             grads.put(&x, dx)
         });
     }
     Ok(y)
+}
+
+pub(super) fn check_parameters(dim: usize, weight: &Tensor, bias: &Tensor) -> Result<()> {
+    check_shape("layernorm", "weight", weight, &[dim])?;
+    check_shape("layernorm", "bias", bias, &[dim])
+}
+
+/// What the backward pass needs: s, its rows' statistics, the parameters, and the dropout of the branch.
+pub(super) struct Saved {
+    pub sum: Tensor,
+    pub stats: Tensor,
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub drop: Dropout,
+}
+
+impl Saved {
+    /// The gradients of x and of the branch, from the output's.
+    pub fn backward(&self, dy: &Tensor, grads: &mut Grads) -> Result<[Tensor; 2]> {
+        let mut dx = dy.device().alloc("layernorm.dx", dy.dtype(), dy.shape())?;
+        let mut dbranch = match self.drop.is_off() {
+            true => None,
+            false => Some(dy.device().alloc("layernorm.dbranch", dy.dtype(), dy.shape())?),
+        };
+        let (saved, params) = ((&self.sum, &self.stats), (&self.weight, &self.bias));
+        let into = (&mut dx, dbranch.as_mut());
+        dispatch!("layernorm.backward", dy.device(), dy.dtype(), backward(dy, saved, params, self.drop, into, grads))?;
+        let dx = dx.settled(); // before it is shared
+        let dbranch = dbranch.unwrap_or_else(|| dx.clone());
+        Ok([dx, dbranch])
+    }
 }

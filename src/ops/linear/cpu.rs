@@ -1,9 +1,11 @@
+use super::{Norm, Stream};
 use crate::device::cpu::gemm::int8::Tokens;
 use crate::device::cpu::gemm::{Block, Factor, Mat, Product, Right, block_rows, gemm};
 use crate::device::cpu::math::gelu;
 use crate::device::cpu::simd::vectorize;
-use crate::device::cpu::vector::{add_column_sums, parts};
-use crate::dtype::{Element, narrow};
+use crate::device::cpu::vector::{add_column_sums, add_to, parts};
+use crate::dtype::{Element, Real, narrow};
+use crate::ops::layernorm::cpu::normalise;
 use crate::tape::Grads;
 use crate::tensor::Tensor;
 use half::bf16;
@@ -107,6 +109,60 @@ pub fn forward_gelu<S: Factor>(x: &Tensor, w: &Tensor, b: &Tensor, z: Option<&mu
                         |sum| *sum = gelu(*sum),
                     );
                     narrow(sums, y);
+                },
+            );
+        }
+    });
+}
+
+/// What [`forward_norm`] makes.
+pub struct Normed<'a> {
+    pub y: &'a mut Tensor,
+    /// y, not rounded.
+    pub exact: Option<&'a mut Tensor>,
+    /// What is normalised.
+    pub sum: Option<&'a mut Tensor>,
+    pub stats: &'a mut Tensor,
+}
+
+/// All of a row's columns are summed by one task at a time: W has at most [`SLAB`](crate::device::cpu::gemm::SLAB) rows.
+pub fn forward_norm<S: Factor>(
+    x: &Tensor,
+    (w, b): (&Tensor, &Tensor),
+    residual: Option<&Stream>,
+    norm: &Norm<'_>,
+    into: Normed<'_>,
+) {
+    let (out, rows) = (w.rows(), block_rows(x.rows()));
+    let (size, params) =
+        ((rows * out).max(1), (norm.weight.slice::<S>(), norm.bias.slice::<S>(), S::Wide::of(norm.eps)));
+    let forward = Forward::<S>::new(x, w, Some(b));
+    let count = into.y.len().div_ceil(size);
+    let kept = parts::<S>(into.sum, size, count).into_par_iter().zip(parts::<S::Wide>(into.exact, size, count));
+    let stats = into.stats.slice_mut::<S::Wide>().par_chunks_mut(2 * rows);
+    let blocks = into.y.slice_mut::<S>().par_chunks_mut(size).zip(stats).zip(kept);
+    forward.run(blocks, |block, sums, ((y, stats), (kept, exact))| {
+        let lines = sums.chunks_exact_mut(out).zip(y.chunks_exact_mut(out)).zip(stats.chunks_exact_mut(2));
+        for (i, ((row, y), stats)) in lines.enumerate() {
+            let (here, at) = (i * out..(i + 1) * out, (block.rows.start + i) * out);
+            vectorize(
+                #[inline(always)]
+                || {
+                    forward.add_bias(0, row);
+                    norm.drop.apply(at as u64, row);
+                    match residual {
+                        Some(Stream { exact: Some(exact), .. }) => add_to::<S::Wide>(row, &exact.slice()[at..at + out]),
+                        Some(Stream { x, .. }) => add_to(row, &x.slice::<S>()[at..at + out]),
+                        None => {}
+                    }
+                    if let Some(kept) = kept.get_mut(here.clone()) {
+                        narrow(row, kept);
+                    }
+                    normalise(row, params, stats);
+                    if let Some(exact) = exact.get_mut(here) {
+                        exact.copy_from_slice(row);
+                    }
+                    narrow(row, y);
                 },
             );
         }

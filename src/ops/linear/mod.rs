@@ -6,11 +6,14 @@
 mod cpu;
 mod cuda;
 
+use crate::device::Device;
+use crate::device::cpu::{Cpu, gemm};
 use crate::dispatch;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::ops::gelu;
-use crate::tape::Tape;
+use crate::ops::{gelu, layernorm};
+use crate::rng::Dropout;
+use crate::tape::{Grads, Tape};
 use crate::tensor::{Tensor, check_shape, same_dtype};
 
 /// `x W^T + b + residual`; see the module for shapes.
@@ -49,6 +52,91 @@ pub fn linear_gelu(tape: &mut Tape, x: &Tensor, w: &Tensor, b: &Tensor) -> Resul
     Ok(y)
 }
 
+/// The residual stream: rows as products take them and, from [`linear_norm`] in bf16 on a CPU, as they were before they
+/// were rounded, for the next sum. Roundings of the stream itself are most of what sets bf16 apart from f32.
+#[derive(Clone)]
+pub struct Stream {
+    pub x: Tensor,
+    exact: Option<Tensor>,
+}
+
+impl From<Tensor> for Stream {
+    fn from(x: Tensor) -> Self {
+        Stream { x, exact: None }
+    }
+}
+
+impl Stream {
+    /// Of what [`Stream::tensors`] gave, and others behind it.
+    pub fn of(tensors: &[Tensor]) -> Self {
+        Stream { x: tensors[0].clone(), exact: tensors.get(1).cloned() }
+    }
+    pub fn tensors(&self) -> Vec<Tensor> {
+        std::iter::once(&self.x).chain(&self.exact).cloned().collect()
+    }
+}
+
+/// The layer norm behind a linear map, and the dropout of what the map gives.
+pub struct Norm<'a> {
+    pub weight: &'a Tensor,
+    pub bias: &'a Tensor,
+    pub eps: f64,
+    pub drop: Dropout,
+}
+
+/// `LayerNorm(residual + dropout(x W^T + b))`, see [`layernorm`]: on a CPU row by row in the pass that makes
+/// `x W^T + b`, which is not rounded in between; else one op after the other.
+pub fn linear_norm(
+    tape: &mut Tape,
+    x: &Tensor,
+    (w, b): (&Tensor, &Tensor),
+    residual: Option<&Stream>,
+    norm: Norm<'_>,
+) -> Result<Stream> {
+    let Some(on) = fuses(x, w.rows()) else {
+        let z = linear(tape, x, w, Some(b), None)?;
+        let (x, branch) = residual.map_or((&z, None), |residual| (&residual.x, Some(&z)));
+        let Norm { weight, bias, eps, drop } = norm;
+        return layernorm::layernorm(tape, x, branch, weight, bias, eps, drop).map(Stream::from);
+    };
+    check(x, w, Some(b), residual.map(|r| &r.x))?;
+    layernorm::check_parameters(w.rows(), norm.weight, norm.bias)?;
+    let shape = [x.rows(), w.rows()];
+    let room = |tag, dtype| x.device().alloc(tag, dtype, &shape);
+    let mut y = room("linear.norm", x.dtype())?;
+    let mut stats = x.device().alloc("layernorm.stats", x.dtype().wide(), &[x.rows(), 2])?;
+    let mut exact = (x.dtype() == DType::BF16).then(|| room("linear.norm.exact", DType::F32)).transpose()?;
+    let mut sum = tape.is_recording().then(|| room("layernorm.sum", x.dtype())).transpose()?;
+    let _span = on.profile.span("linear.norm");
+    let into = cpu::Normed { y: &mut y, exact: exact.as_mut(), sum: sum.as_mut(), stats: &mut stats };
+    on.run(|| match x.dtype() {
+        DType::BF16 => cpu::forward_norm::<half::bf16>(x, (w, b), residual, &norm, into),
+        DType::F32 => cpu::forward_norm::<f32>(x, (w, b), residual, &norm, into),
+        DType::F64 => cpu::forward_norm::<f64>(x, (w, b), residual, &norm, into),
+    });
+    if let Some(sum) = sum {
+        let (x, w, b, out) = (x.clone(), w.clone(), b.clone(), y.clone());
+        let residual = residual.map(|r| r.x.clone());
+        let (weight, bias) = (norm.weight.clone(), norm.bias.clone());
+        let saved = layernorm::Saved { sum, stats, weight, bias, drop: norm.drop };
+        tape.record(move |grads| {
+            let Some(dy) = grads.take(&out) else { return Ok(()) };
+            let [dsum, dz] = saved.backward(&dy, grads)?;
+            propagate(grads, &dz, &x, &w, Some(&b))?;
+            residual.map_or(Ok(()), |residual| grads.put(&residual, dsum))
+        });
+    }
+    Ok(Stream { x: y, exact })
+}
+
+/// The CPU that has a row of `width` sums at a time, and is not asked to round what ops hand on.
+fn fuses(x: &Tensor, width: usize) -> Option<&Cpu> {
+    match x.device() {
+        Device::Cpu(cpu) if width <= gemm::SLAB && !cpu.rounds() => Some(cpu),
+        _ => None,
+    }
+}
+
 fn check(x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Option<&Tensor>) -> Result<()> {
     let (rows, out) = (x.rows(), w.rows());
     if x.dim() != w.dim() {
@@ -75,9 +163,14 @@ fn record(tape: &mut Tape, x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual:
     let (x, w, b, residual, out) = (x.clone(), w.clone(), b.cloned(), residual.cloned(), y.clone());
     tape.record(move |grads| {
         let Some(dy) = grads.take(&out) else { return Ok(()) };
-        let mut dx = x.device().alloc("linear.dx", x.dtype(), x.shape())?;
-        dispatch!("linear.backward", x.device(), x.dtype(), backward(&dy, &x, &w, b.as_ref(), &mut dx, grads))?;
-        grads.put(&x, dx)?;
+        propagate(grads, &dy, &x, &w, b.as_ref())?;
         residual.map_or(Ok(()), |r| grads.put(&r, dy))
     });
+}
+
+/// Gives x, W and b their gradients of `x W^T + b`, whose own is `dy`.
+fn propagate(grads: &mut Grads, dy: &Tensor, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<()> {
+    let mut dx = x.device().alloc("linear.dx", x.dtype(), x.shape())?;
+    dispatch!("linear.backward", x.device(), x.dtype(), backward(dy, x, w, b, &mut dx, grads))?;
+    grads.put(x, dx)
 }

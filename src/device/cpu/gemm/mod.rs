@@ -33,7 +33,7 @@ use std::ops::Range;
 pub const CHUNK: usize = 512;
 
 /// Columns of C that a task sums at a time: the sums and a panel of B stay in the second-level cache.
-const SLAB: usize = 1024;
+pub const SLAB: usize = 1024;
 
 /// `C[rows of A, rows of B] = A B^T` or `C += A B^T`, on the calling thread.
 /// C has rows of `stride` elements; only the rows of A times the rows of B of it are touched.
