@@ -144,8 +144,8 @@ fn norm_composes() {
     }
 }
 
-/// Twelve layers on top of each other in bf16: the stream, which keeps what it was before it was rounded, drifts less
-/// from f64 than one that is rounded at every step, and its rows are what they were, rounded.
+/// Twelve layers on top of each other in bf16: the stream, which keeps what rounding takes, drifts less from f64 than one
+/// that is rounded at every step; what was taken is less than a unit in the last place.
 #[test]
 fn the_stream_is_not_rounded() {
     const LAYERS: usize = 12;
@@ -178,9 +178,11 @@ fn the_stream_is_not_rounded() {
     };
     let (kept, lost) = (drift(stream), drift(rounded));
     assert!(kept <= 0.8 * lost, "{kept:e} is not well below {lost:e}");
-    let before: Op = &|tape, t| Ok(exact(tape, t)?.tensors()[1].clone());
-    let [before, after] = [before, stream].map(|op| value(&device, DType::BF16, &inputs, op));
-    assert_same_bits("rounded", &after, &round(&before));
+    let part = |i: usize| value(&device, DType::BF16, &inputs, &|tape, t| Ok(exact(tape, t)?.tensors()[i].clone()));
+    let [rows, rest] = [0, 1].map(part);
+    // Half a unit in the last of 8 digits.
+    assert!(rows.iter().zip(&rest).all(|(row, rest)| rest.abs() <= row.abs() / 256.0), "the rest is no rest");
+    assert!(largest(&rest) > 0.0);
 }
 
 #[test]

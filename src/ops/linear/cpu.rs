@@ -118,8 +118,8 @@ pub fn forward_gelu<S: Factor>(x: &Tensor, w: &Tensor, b: &Tensor, z: Option<&mu
 /// What [`forward_norm`] makes.
 pub struct Normed<'a> {
     pub y: &'a mut Tensor,
-    /// y, not rounded.
-    pub exact: Option<&'a mut Tensor>,
+    /// What rounding took from y.
+    pub rest: Option<&'a mut Tensor>,
     /// What is normalised.
     pub sum: Option<&'a mut Tensor>,
     pub stats: &'a mut Tensor,
@@ -138,10 +138,10 @@ pub fn forward_norm<S: Factor>(
         ((rows * out).max(1), (norm.weight.slice::<S>(), norm.bias.slice::<S>(), S::Wide::of(norm.eps)));
     let forward = Forward::<S>::new(x, w, Some(b));
     let count = into.y.len().div_ceil(size);
-    let kept = parts::<S>(into.sum, size, count).into_par_iter().zip(parts::<S::Wide>(into.exact, size, count));
+    let kept = parts::<S>(into.sum, size, count).into_par_iter().zip(parts::<S>(into.rest, size, count));
     let stats = into.stats.slice_mut::<S::Wide>().par_chunks_mut(2 * rows);
     let blocks = into.y.slice_mut::<S>().par_chunks_mut(size).zip(stats).zip(kept);
-    forward.run(blocks, |block, sums, ((y, stats), (kept, exact))| {
+    forward.run(blocks, |block, sums, ((y, stats), (kept, rest))| {
         let lines = sums.chunks_exact_mut(out).zip(y.chunks_exact_mut(out)).zip(stats.chunks_exact_mut(2));
         for (i, ((row, y), stats)) in lines.enumerate() {
             let (here, at) = (i * out..(i + 1) * out, (block.rows.start + i) * out);
@@ -150,19 +150,18 @@ pub fn forward_norm<S: Factor>(
                 || {
                     forward.add_bias(0, row);
                     norm.drop.apply(at as u64, row);
-                    match residual {
-                        Some(Stream { exact: Some(exact), .. }) => add_to::<S::Wide>(row, &exact.slice()[at..at + out]),
-                        Some(Stream { x, .. }) => add_to(row, &x.slice::<S>()[at..at + out]),
-                        None => {}
+                    for part in residual.iter().flat_map(|stream| stream.parts()) {
+                        add_to(row, &part.slice::<S>()[at..at + out]);
                     }
                     if let Some(kept) = kept.get_mut(here.clone()) {
                         narrow(row, kept);
                     }
                     normalise(row, params, stats);
-                    if let Some(exact) = exact.get_mut(here) {
-                        exact.copy_from_slice(row);
-                    }
                     narrow(row, y);
+                    if let Some(rest) = rest.get_mut(here) {
+                        row.iter_mut().zip(&*y).for_each(|(x, y)| *x -= y.wide());
+                        narrow(row, rest);
+                    }
                 },
             );
         }

@@ -52,27 +52,31 @@ pub fn linear_gelu(tape: &mut Tape, x: &Tensor, w: &Tensor, b: &Tensor) -> Resul
     Ok(y)
 }
 
-/// The residual stream: rows as products take them and, from [`linear_norm`] in bf16 on a CPU, as they were before they
-/// were rounded, for the next sum. Roundings of the stream itself are most of what sets bf16 apart from f32.
+/// The residual stream: rows as products take them and, from [`linear_norm`] in bf16 on a CPU, what rounding took from
+/// them, for the next sum. Roundings of the stream itself are most of what sets bf16 apart from f32.
 #[derive(Clone)]
 pub struct Stream {
     pub x: Tensor,
-    exact: Option<Tensor>,
+    rest: Option<Tensor>,
 }
 
 impl From<Tensor> for Stream {
     fn from(x: Tensor) -> Self {
-        Stream { x, exact: None }
+        Stream { x, rest: None }
     }
 }
 
 impl Stream {
-    /// Of what [`Stream::tensors`] gave, and others behind it.
+    /// Of what [`Stream::tensors`] gave.
     pub fn of(tensors: &[Tensor]) -> Self {
-        Stream { x: tensors[0].clone(), exact: tensors.get(1).cloned() }
+        Stream { x: tensors[0].clone(), rest: tensors.get(1).cloned() }
     }
+    /// Their sum is the stream.
     pub fn tensors(&self) -> Vec<Tensor> {
-        std::iter::once(&self.x).chain(&self.exact).cloned().collect()
+        self.parts().cloned().collect()
+    }
+    fn parts(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.x).chain(&self.rest)
     }
 }
 
@@ -105,10 +109,10 @@ pub fn linear_norm(
     let room = |tag, dtype| x.device().alloc(tag, dtype, &shape);
     let mut y = room("linear.norm", x.dtype())?;
     let mut stats = x.device().alloc("layernorm.stats", x.dtype().wide(), &[x.rows(), 2])?;
-    let mut exact = (x.dtype() == DType::BF16).then(|| room("linear.norm.exact", DType::F32)).transpose()?;
+    let mut rest = (x.dtype() == DType::BF16).then(|| room("linear.norm.rest", x.dtype())).transpose()?;
     let mut sum = tape.is_recording().then(|| room("layernorm.sum", x.dtype())).transpose()?;
     let _span = on.profile.span("linear.norm");
-    let into = cpu::Normed { y: &mut y, exact: exact.as_mut(), sum: sum.as_mut(), stats: &mut stats };
+    let into = cpu::Normed { y: &mut y, rest: rest.as_mut(), sum: sum.as_mut(), stats: &mut stats };
     on.run(|| match x.dtype() {
         DType::BF16 => cpu::forward_norm::<half::bf16>(x, (w, b), residual, &norm, into),
         DType::F32 => cpu::forward_norm::<f32>(x, (w, b), residual, &norm, into),
@@ -126,7 +130,7 @@ pub fn linear_norm(
             residual.map_or(Ok(()), |residual| grads.put(&residual, dsum))
         });
     }
-    Ok(Stream { x: y, exact })
+    Ok(Stream { x: y, rest })
 }
 
 /// The CPU that has a row of `width` sums at a time, and is not asked to round what ops hand on.
