@@ -27,10 +27,10 @@ pub fn layernorm(
     drop: Dropout,
 ) -> Result<Tensor> {
     let (rows, dim) = (x.rows(), x.dim());
-    same_dtype("layernorm", &[x, weight, bias, branch.unwrap_or(x)])?;
+    same_dtype("layernorm", &[x, branch.unwrap_or(x)])?;
     check_shape("layernorm", "x", x, &[rows, dim])?;
     check_shape("layernorm", "branch", branch.unwrap_or(x), x.shape())?;
-    check_parameters(dim, weight, bias)?;
+    check_parameters(x, dim, weight, bias)?;
     let mut y = x.device().alloc("layernorm", x.dtype(), x.shape())?;
     let mut stats = x.device().alloc("layernorm.stats", x.dtype().wide(), &[rows, 2])?;
     let keep = tape.is_recording() && branch.is_some();
@@ -46,7 +46,7 @@ pub fn layernorm(
         let saved = Saved { sum, stats, weight: weight.clone(), bias: bias.clone(), drop };
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
-            let [dx, dbranch] = saved.backward(&dy, grads)?;
+            let [dx, dbranch] = saved.backward(dy, grads)?;
             if let Some(branch) = &branch {
                 grads.put(branch, dbranch)?;
             }
@@ -56,7 +56,9 @@ pub fn layernorm(
     Ok(y)
 }
 
-pub(super) fn check_parameters(dim: usize, weight: &Tensor, bias: &Tensor) -> Result<()> {
+/// Of rows of `dim` elements of the type of `like`.
+pub(super) fn check_parameters(like: &Tensor, dim: usize, weight: &Tensor, bias: &Tensor) -> Result<()> {
+    same_dtype("layernorm", &[like, weight, bias])?;
     check_shape("layernorm", "weight", weight, &[dim])?;
     check_shape("layernorm", "bias", bias, &[dim])
 }
@@ -71,8 +73,8 @@ pub(super) struct Saved {
 }
 
 impl Saved {
-    /// The gradients of x and of the branch, from the output's.
-    pub fn backward(&self, dy: &Tensor, grads: &mut Grads) -> Result<[Tensor; 2]> {
+    /// The gradients of x and of the branch, from the output's; frees what it needed.
+    pub fn backward(self, dy: Tensor, grads: &mut Grads) -> Result<[Tensor; 2]> {
         let mut dx = dy.device().alloc("layernorm.dx", dy.dtype(), dy.shape())?;
         let mut dbranch = match self.drop.is_off() {
             true => None,
@@ -80,7 +82,7 @@ impl Saved {
         };
         let (saved, params) = ((&self.sum, &self.stats), (&self.weight, &self.bias));
         let into = (&mut dx, dbranch.as_mut());
-        dispatch!("layernorm.backward", dy.device(), dy.dtype(), backward(dy, saved, params, self.drop, into, grads))?;
+        dispatch!("layernorm.backward", dy.device(), dy.dtype(), backward(&dy, saved, params, self.drop, into, grads))?;
         let dx = dx.settled(); // before it is shared
         let dbranch = dbranch.unwrap_or_else(|| dx.clone());
         Ok([dx, dbranch])

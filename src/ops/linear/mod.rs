@@ -52,8 +52,8 @@ pub fn linear_gelu(tape: &mut Tape, x: &Tensor, w: &Tensor, b: &Tensor) -> Resul
     Ok(y)
 }
 
-/// The residual stream: rows as products take them and, from [`linear_norm`] in bf16 on a CPU, what rounding took from
-/// them, for the next sum. Roundings of the stream itself are most of what sets bf16 apart from f32.
+/// The residual stream: rows as products take them and, where [`linear_norm`] went on with one in bf16 on a CPU, what
+/// rounding took from them, for the next sum. Roundings of the stream itself are most of what sets bf16 apart from f32.
 #[derive(Clone)]
 pub struct Stream {
     pub x: Tensor,
@@ -104,12 +104,13 @@ pub fn linear_norm(
         return layernorm::layernorm(tape, x, branch, weight, bias, eps, drop).map(Stream::from);
     };
     check(x, w, Some(b), residual.map(|r| &r.x))?;
-    layernorm::check_parameters(w.rows(), norm.weight, norm.bias)?;
+    layernorm::check_parameters(x, w.rows(), norm.weight, norm.bias)?;
     let shape = [x.rows(), w.rows()];
     let room = |tag, dtype| x.device().alloc(tag, dtype, &shape);
     let mut y = room("linear.norm", x.dtype())?;
     let mut stats = x.device().alloc("layernorm.stats", x.dtype().wide(), &[x.rows(), 2])?;
-    let mut rest = (x.dtype() == DType::BF16).then(|| room("linear.norm.rest", x.dtype())).transpose()?;
+    let mut rest =
+        (x.dtype() == DType::BF16 && residual.is_some()).then(|| room("linear.norm.rest", x.dtype())).transpose()?;
     let mut sum = tape.is_recording().then(|| room("layernorm.sum", x.dtype())).transpose()?;
     let _span = on.profile.span("linear.norm");
     let into = cpu::Normed { y: &mut y, rest: rest.as_mut(), sum: sum.as_mut(), stats: &mut stats };
@@ -125,7 +126,7 @@ pub fn linear_norm(
         let saved = layernorm::Saved { sum, stats, weight, bias, drop: norm.drop };
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
-            let [dsum, dz] = saved.backward(&dy, grads)?;
+            let [dsum, dz] = saved.backward(dy, grads)?;
             propagate(grads, &dz, &x, &w, Some(&b))?;
             residual.map_or(Ok(()), |residual| grads.put(&residual, dsum))
         });
