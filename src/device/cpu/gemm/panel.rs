@@ -36,24 +36,19 @@ unsafe fn pair_columns_in_bounds<const W: usize>(
     for u in 0..units {
         let first = data.wrapping_add(2 * u * stride);
         let ahead = first.wrapping_add(AHEAD * stride);
-        if 2 * u + AHEAD + 1 < columns {
-            for at in (0..rows).step_by(REGISTER / 2) {
-                // SAFETY: a prefetch reads nothing.
-                #[allow(unused_unsafe)] // older compilers want it
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast());
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(stride + at).cast());
-                }
-            }
-        }
+        let comes = if 2 * u + AHEAD + 1 < columns { rows } else { 0 };
         let there = if 2 * u + 1 < columns { u16::MAX } else { 0 };
-        for (p, from) in (0..rows).step_by(W).enumerate() {
-            let line = out.wrapping_add((p * units + u) * W);
-            let rows = W.min(rows - from);
-            for i in (0..rows).step_by(16) {
-                let mask = u16::MAX >> (16 - (rows - i).min(16));
-                // SAFETY: of both columns what the mask has is there, and so is its place in the line.
-                unsafe {
+        // SAFETY: a prefetch reads nothing; of both columns what the masks have is there, and so is its place in the line.
+        unsafe {
+            for at in (0..comes).step_by(REGISTER / 2) {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(stride + at).cast());
+            }
+            for (p, from) in (0..rows).step_by(W).enumerate() {
+                let line = out.wrapping_add((p * units + u) * W);
+                let rows = W.min(rows - from);
+                for i in (0..rows).step_by(16) {
+                    let mask = u16::MAX >> (16 - (rows - i).min(16));
                     let first = first.wrapping_add(from + i);
                     let low = _mm256_maskz_loadu_epi16(mask, first.cast());
                     let high = _mm256_maskz_loadu_epi16(mask & there, first.wrapping_add(stride).cast());
