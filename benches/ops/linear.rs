@@ -17,7 +17,7 @@ pub fn bench(c: &mut Criterion) {
     let [b, weight, bias] = [0, 1, 2].map(|i| flat.view(w.len() + i * out, &[out]).expect("a view"));
     let residual = Stream::from(tensor(&device, &[TOKENS, DIM]));
     measure(c, "linear_norm", &device, flat.len(), products, |tape| {
-        let norm = Norm { weight: &weight, bias: &bias, eps: 1e-12, drop: Dropout::default() };
-        Ok(linear_norm(tape, &x, (&w, &b), Some(&residual), norm)?.x)
+        let norm = Norm { weight: &weight, bias: &bias, eps: 1e-12 };
+        Ok(linear_norm(tape, &x, (&w, &b), Some((&residual, Dropout::default())), norm)?.x)
     });
 }

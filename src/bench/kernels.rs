@@ -123,8 +123,8 @@ impl Cases<'_> {
                 "linear_gelu" => linear_gelu(tape, &x, w, b),
                 "linear_wide" => linear_wide(tape, &x, w, Some(b)),
                 "linear_norm" => {
-                    let norm = Norm { weight: &p[2], bias: &p[3], eps: 1e-12, drop: Dropout::default() };
-                    Ok(linear_norm(tape, &x, (w, b), Some(&residual), norm)?.x)
+                    let norm = Norm { weight: &p[2], bias: &p[3], eps: 1e-12 };
+                    Ok(linear_norm(tape, &x, (w, b), Some((&residual, Dropout::default())), norm)?.x)
                 }
                 _ => linear(tape, &x, w, Some(b), None),
             })?;

@@ -38,11 +38,17 @@ impl Affine {
         linear(tape, x, &self.weight, Some(&self.bias), None)
     }
     /// As a layer norm's parameters.
-    pub fn norm(&self, eps: f64, drop: Dropout) -> Norm<'_> {
-        Norm { weight: &self.weight, bias: &self.bias, eps, drop }
+    pub fn norm(&self, eps: f64) -> Norm<'_> {
+        Norm { weight: &self.weight, bias: &self.bias, eps }
     }
     /// [`linear_norm`].
-    pub fn apply_norm(&self, tape: &mut Tape, x: &Tensor, residual: Option<&Stream>, norm: Norm) -> Result<Stream> {
+    pub fn apply_norm(
+        &self,
+        tape: &mut Tape,
+        x: &Tensor,
+        residual: Option<(&Stream, Dropout)>,
+        norm: Norm,
+    ) -> Result<Stream> {
         linear_norm(tape, x, (&self.weight, &self.bias), residual, norm)
     }
 }
@@ -89,11 +95,11 @@ impl Layer {
     fn forward(&self, tape: &mut Tape, x: &Stream) -> Result<(Stream, [Tensor; 2])> {
         let qkv = self.qkv.apply(tape, &x.x)?;
         let attended = attention(tape, &qkv, &self.segments, self.heads, self.drops[0])?;
-        let norm = self.attention_norm.norm(self.eps, self.drops[1]);
-        let x = self.attention_out.apply_norm(tape, &attended.out, Some(x), norm)?;
+        let norm = self.attention_norm.norm(self.eps);
+        let x = self.attention_out.apply_norm(tape, &attended.out, Some((x, self.drops[1])), norm)?;
         let inner = linear_gelu(tape, &x.x, &self.up.weight, &self.up.bias)?;
-        let norm = self.output_norm.norm(self.eps, self.drops[2]);
-        let y = self.down.apply_norm(tape, &inner, Some(&x), norm)?;
+        let norm = self.output_norm.norm(self.eps);
+        let y = self.down.apply_norm(tape, &inner, Some((&x, self.drops[2])), norm)?;
         Ok((y, [qkv, attended.lse]))
     }
 }

@@ -16,7 +16,6 @@ use crate::ops::entity_pool::entity_pool;
 use crate::ops::gather::gather;
 use crate::ops::linear::{linear, linear_wide};
 use crate::ops::pair_combine::{Role, pair_combine};
-use crate::rng::Dropout;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -145,7 +144,7 @@ impl AxialLayer {
                 sum = linear(tape, attended, &out.weight, Some(&out.bias), Some(&sum))?;
             }
         }
-        let norm = self.norm.norm(self.eps, Dropout::default());
+        let norm = self.norm.norm(self.eps);
         Ok(self.ffn.apply_norm(tape, &sum, None, norm)?.x)
     }
 }

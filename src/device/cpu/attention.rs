@@ -89,6 +89,7 @@ impl<'a, S: Factor> Task<'a, S> {
         }
     }
     /// Scores of all keys, and what makes them nothing behind the last.
+    #[inline(always)]
     fn complete(&self, scores: &mut [S::Wide]) {
         let len = self.seq.len;
         scores[len - 1] += S::Wide::of(self.seq.last_key_bias) / self.heads.scale();
@@ -152,14 +153,9 @@ impl<'a, S: Factor> Task<'a, S> {
                 unsafe { lse.part(self.place(from + i), 1)[0] = sum };
                 inverse[i] = of_row;
             }
-            let left = Mat::rows(&*weights, width);
-            multiply(
-                &Left::new(&left, 0, rows, 0..len.next_multiple_of(S::K)),
-                &values,
-                &mut sums[..rows * dim],
-                dim,
-                true,
-            );
+            let weights = Mat::rows(&*weights, width);
+            let left = Left::new(&weights, 0, rows, 0..len.next_multiple_of(S::K));
+            multiply(&left, &values, &mut sums[..rows * dim], dim, true);
             for (i, (sums, inverse)) in sums[..rows * dim].chunks_exact_mut(dim).zip(inverse).enumerate() {
                 // SAFETY: as above.
                 let out = unsafe { out.part(self.place(from + i) * dim, dim) };

@@ -6,6 +6,7 @@ use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{add_column_sums, add_to, parts};
 use crate::dtype::{Element, Real, narrow};
 use crate::ops::layernorm::cpu::normalise;
+use crate::rng::Dropout;
 use crate::tape::Grads;
 use crate::tensor::Tensor;
 use half::bf16;
@@ -129,7 +130,7 @@ pub struct Normed<'a> {
 pub fn forward_norm<S: Factor>(
     x: &Tensor,
     (w, b): (&Tensor, &Tensor),
-    residual: Option<&Stream>,
+    (residual, drop): (Option<&Stream>, Dropout),
     norm: &Norm<'_>,
     into: Normed<'_>,
 ) {
@@ -149,7 +150,7 @@ pub fn forward_norm<S: Factor>(
                 #[inline(always)]
                 || {
                     forward.add_bias(0, row);
-                    norm.drop.apply(at as u64, row);
+                    drop.apply(at as u64, row);
                     for part in residual.iter().flat_map(|stream| stream.parts()) {
                         add_to(row, &part.slice::<S>()[at..at + out]);
                     }

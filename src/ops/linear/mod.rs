@@ -80,27 +80,28 @@ impl Stream {
     }
 }
 
-/// The layer norm behind a linear map, and the dropout of what the map gives.
+/// The layer norm behind a linear map.
 pub struct Norm<'a> {
     pub weight: &'a Tensor,
     pub bias: &'a Tensor,
     pub eps: f64,
-    pub drop: Dropout,
 }
 
-/// `LayerNorm(residual + dropout(x W^T + b))`, see [`layernorm`]: on a CPU row by row in the pass that makes
+/// `LayerNorm(residual + dropout(x W^T + b))`, or `LayerNorm(x W^T + b)` without a residual, see [`layernorm`]: on a CPU row by row in the pass that makes
 /// `x W^T + b`, which is not rounded in between; else one op after the other.
 pub fn linear_norm(
     tape: &mut Tape,
     x: &Tensor,
     (w, b): (&Tensor, &Tensor),
-    residual: Option<&Stream>,
+    residual: Option<(&Stream, Dropout)>,
     norm: Norm<'_>,
 ) -> Result<Stream> {
+    let drop = residual.map_or(Dropout::default(), |(_, drop)| drop);
+    let residual = residual.map(|(stream, _)| stream);
     let Some(on) = fuses(x, w.rows()) else {
         let z = linear(tape, x, w, Some(b), None)?;
         let (x, branch) = residual.map_or((&z, None), |residual| (&residual.x, Some(&z)));
-        let Norm { weight, bias, eps, drop } = norm;
+        let Norm { weight, bias, eps } = norm;
         return layernorm::layernorm(tape, x, branch, weight, bias, eps, drop).map(Stream::from);
     };
     check(x, w, Some(b), residual.map(|r| &r.x))?;
@@ -115,15 +116,15 @@ pub fn linear_norm(
     let _span = on.profile.span("linear.norm");
     let into = cpu::Normed { y: &mut y, rest: rest.as_mut(), sum: sum.as_mut(), stats: &mut stats };
     on.run(|| match x.dtype() {
-        DType::BF16 => cpu::forward_norm::<half::bf16>(x, (w, b), residual, &norm, into),
-        DType::F32 => cpu::forward_norm::<f32>(x, (w, b), residual, &norm, into),
-        DType::F64 => cpu::forward_norm::<f64>(x, (w, b), residual, &norm, into),
+        DType::BF16 => cpu::forward_norm::<half::bf16>(x, (w, b), (residual, drop), &norm, into),
+        DType::F32 => cpu::forward_norm::<f32>(x, (w, b), (residual, drop), &norm, into),
+        DType::F64 => cpu::forward_norm::<f64>(x, (w, b), (residual, drop), &norm, into),
     });
     if let Some(sum) = sum {
         let (x, w, b, out) = (x.clone(), w.clone(), b.clone(), y.clone());
         let residual = residual.map(|r| r.x.clone());
         let (weight, bias) = (norm.weight.clone(), norm.bias.clone());
-        let saved = layernorm::Saved { sum, stats, weight, bias, drop: norm.drop };
+        let saved = layernorm::Saved { sum, stats, weight, bias, drop };
         tape.record(move |grads| {
             let Some(dy) = grads.take(&out) else { return Ok(()) };
             let [dsum, dz] = saved.backward(dy, grads)?;
