@@ -290,17 +290,17 @@ impl Tensor {
         match self.dtype {
             DType::BF16 => {
                 let mut values = vec![bf16::ZERO; n];
-                memory.download(from, bytemuck::cast_slice_mut(&mut values))?;
+                cuda.fetch(memory, from, bytemuck::cast_slice_mut(&mut values))?;
                 Self::from_vec(&host, tag, &self.shape, values.into_iter().map(f32::from).collect())
             }
             DType::F32 => {
                 let mut values = vec![0f32; n];
-                memory.download(from, bytemuck::cast_slice_mut(&mut values))?;
+                cuda.fetch(memory, from, bytemuck::cast_slice_mut(&mut values))?;
                 Self::from_vec(&host, tag, &self.shape, values)
             }
             DType::F64 => {
                 let mut values = vec![0f64; n];
-                memory.download(from, bytemuck::cast_slice_mut(&mut values))?;
+                cuda.fetch(memory, from, bytemuck::cast_slice_mut(&mut values))?;
                 Self::from_vec(&host, tag, &self.shape, values)
             }
         }

@@ -1,10 +1,10 @@
-//! Memory of the GPU, in the order of the stream, and the way there and back.
+//! Memory of the GPU, in the order of the stream.
 
 use super::context::{Context, failed};
 use crate::device::Booking;
 use crate::device::ledger::{Ledger, Tag};
 use crate::error::{Error, Result};
-use cudarc::driver::result::{self, event, stream};
+use cudarc::driver::result;
 use cudarc::driver::sys;
 use std::sync::Arc;
 
@@ -61,18 +61,6 @@ impl Memory {
         .result()
         .map_err(|e| failed("filling memory", e))
     }
-    /// Copies bytes `from..` to `to`, and waits for them.
-    pub fn download(&self, from: usize, to: &mut [u8]) -> Result<()> {
-        assert!(from + to.len() <= self.bytes, "a copy within the memory");
-        if to.is_empty() {
-            return Ok(());
-        }
-        self.context.bind()?;
-        // SAFETY: within the memory; `to` is borrowed until the copy is done.
-        let copied = unsafe { result::memcpy_dtoh_async(to, self.pointer + from as u64, self.context.stream) };
-        copied.map_err(|e| failed("copying from the GPU", e))?;
-        self.context.synchronize()
-    }
 }
 
 impl Drop for Memory {
@@ -89,80 +77,4 @@ fn out_of_memory(tag: Tag, bytes: usize, ledger: &Ledger) -> Error {
     let free = result::mem_get_info().map_or(0, |(free, _)| free);
     let what = format!("{tag} needs {} MiB more of the GPU, {} MiB are free\n{ledger}", bytes >> 20, free >> 20);
     Error::device("E-OOM", what).fix("smaller batches, `recompute = true` in training, or --device cpu")
-}
-
-/// Pinned memory through which everything goes to the GPU: a copy from there needs no copy of the driver's, and
-/// the caller goes on at once.
-#[derive(Debug)]
-pub struct Staging {
-    context: Arc<Context>,
-    slots: Vec<Slot>,
-    next: usize,
-}
-
-#[derive(Debug)]
-struct Slot {
-    host: *mut u8,
-    /// Behind the last copy out of the slot.
-    done: sys::CUevent,
-}
-
-// SAFETY: the memory behind `host` belongs to the slot alone, and the slots to whoever holds `Staging`.
-unsafe impl Send for Staging {}
-
-const SLOTS: usize = 4;
-const SLOT_BYTES: usize = 1 << 20;
-
-impl Staging {
-    pub fn new(context: &Arc<Context>) -> Result<Self> {
-        context.bind()?;
-        let mut staging = Staging { context: context.clone(), slots: Vec::new(), next: 0 };
-        for _ in 0..SLOTS {
-            // SAFETY: freed once, by drop. The memory is written before it is read.
-            let host = unsafe { result::malloc_host(SLOT_BYTES, 0) }.map_err(|e| failed("pinning memory", e))?;
-            let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-            let done = event::create(flags).map_err(|e| failed("making an event", e))?;
-            staging.slots.push(Slot { host: host.cast(), done });
-        }
-        Ok(staging)
-    }
-    /// Copies `bytes` to the start of `memory`, behind all that was asked for before.
-    pub fn upload(&mut self, memory: &Memory, bytes: &[u8]) -> Result<()> {
-        assert!(bytes.len() <= memory.bytes, "a copy within the memory");
-        self.context.bind()?;
-        for (i, piece) in bytes.chunks(SLOT_BYTES).enumerate() {
-            let slot = &self.slots[self.next];
-            self.next = (self.next + 1) % SLOTS;
-            let to = memory.pointer + (i * SLOT_BYTES) as u64;
-            // SAFETY: the slot's last copy is done before it is written again; a piece fits a slot; the
-            // memory holds all pieces.
-            unsafe {
-                event::synchronize(slot.done)
-                    .and_then(|()| {
-                        std::ptr::copy_nonoverlapping(piece.as_ptr(), slot.host, piece.len());
-                        let staged = std::slice::from_raw_parts(slot.host, piece.len());
-                        result::memcpy_htod_async(to, staged, self.context.stream)
-                    })
-                    .and_then(|()| event::record(slot.done, self.context.stream))
-            }
-            .map_err(|e| failed("copying to the GPU", e))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if self.context.bind().is_err() {
-            return;
-        }
-        // SAFETY: after the stream has come to rest no copy reads the slots. Errors have no reader.
-        unsafe {
-            let _ = stream::synchronize(self.context.stream);
-            for slot in &self.slots {
-                let _ = event::destroy(slot.done);
-                let _ = result::free_host(slot.host.cast());
-            }
-        }
-    }
 }

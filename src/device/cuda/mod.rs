@@ -7,6 +7,7 @@ pub mod images;
 mod launch;
 pub mod memory;
 pub mod software;
+mod staging;
 
 pub use launch::{Accumulator, Launch};
 
@@ -19,7 +20,8 @@ use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMI
 use cudarc::driver::{result, sys};
 use gpu::Gpu;
 use images::{IMAGES, NVCC, USAGE};
-use memory::{Memory, Staging};
+use memory::Memory;
+use staging::{Download, Upload};
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -41,7 +43,8 @@ pub struct Cuda {
     functions: HashMap<&'static str, Function>,
     pub ledger: Arc<Ledger>,
     pub profile: Profile,
-    staging: Mutex<Staging>,
+    uploading: Mutex<Upload>,
+    downloading: Download,
     layouts: Mutex<HashMap<usize, Layout>>,
     /// Where tensors go that are brought back.
     host: Arc<crate::device::cpu::Cpu>,
@@ -105,10 +108,10 @@ impl Cuda {
         gpu::check(&gpu, version, !IMAGES.is_empty(), NVCC)?;
         let context = Arc::new(Context::new(ordinal as i32)?);
         let functions = load(gpu.shared_bytes as u32)?;
-        let staging = Mutex::new(Staging::new(&context)?);
+        let (uploading, downloading) = (Mutex::new(Upload::new(&context)), Download::new(&context));
         let host = Arc::new(crate::device::cpu::Cpu::new(1, DType::F32)?);
         let (ledger, profile, layouts) = (Arc::default(), Profile::default(), Mutex::default());
-        Ok(Cuda { gpu, context, functions, ledger, profile, staging, layouts, host })
+        Ok(Cuda { gpu, context, functions, ledger, profile, uploading, downloading, layouts, host })
     }
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
@@ -146,8 +149,12 @@ impl Cuda {
     /// Fresh memory that holds `bytes`.
     pub(crate) fn store(&self, tag: Tag, bytes: &[u8]) -> Result<Memory> {
         let memory = self.allocate(tag, bytes.len())?;
-        locked(&self.staging).upload(&memory, bytes)?;
+        locked(&self.uploading).send(&memory, bytes)?;
         Ok(memory)
+    }
+    /// Fills `to` from bytes `from..` of `memory`, when all is done that was asked for before.
+    pub(crate) fn fetch(&self, memory: &Memory, from: usize, to: &mut [u8]) -> Result<()> {
+        self.downloading.fetch(memory, from, to)
     }
     /// A copy of `values` on the GPU.
     pub fn upload<T: bytemuck::NoUninit>(&self, values: &[T]) -> Result<Words> {
