@@ -56,8 +56,8 @@ template <int VALUES> struct PutNarrow {
 };
 
 // y = GELU(z) of the z that is not rounded yet.
-template <int VALUES> struct PutGelu {
-    static constexpr int COUNT = VALUES;
+struct PutGelu {
+    static constexpr int COUNT = 8;
     static constexpr int UNROLL = 2; // GELU of 8 values is long, and has work enough for the time of a load
     bf16 *y, *z;
     const bf16 *bias;
@@ -116,40 +116,45 @@ __device__ inline void finish(const GemmSums<Shape> &sums, const GemmPlace<Shape
     }
 }
 
-template <typename Shape, bool W_BY_TERM, typename Out>
-__device__ inline void product(const Matrix &x, const Matrix &w, float *partials, int m, int n, int k, const Out &out) {
+// x W^T. Every shape adds a sum's terms up one after the other, and never in splits: what a row gives does not depend on
+// the rows beside it.
+template <typename Shape, typename Out>
+__device__ inline void forward(const bf16 *x, const bf16 *w, int m, int n, int k, const Out &out) {
     const GemmPlace<Shape> place(k);
     GemmSums<Shape> sums;
-    multiply<Shape, false, W_BY_TERM, false>(sums, place, x, w);
-    finish(sums, place, partials, m, n, out);
+    multiply<Shape, false, false, false>(sums, place, {x, m, k}, {w, n, k});
+    put(sums, place, m, n, out);
 }
 
 #define FORWARD(NAME, SHAPE, BLOCKS)                                                                                   \
     KERNEL_OF(BLOCKS)                                                                                                  \
-    linear_forward_##NAME(const bf16 *x, const bf16 *w, const bf16 *bias, const bf16 *residual, bf16 *y,               \
-                          float *partials, int m, int n, int k) {                                                      \
-        product<SHAPE, false>({x, m, k}, {w, n, k}, partials, m, n, k, PutNarrow<8>{y, bias, residual, n});            \
+    linear_forward_##NAME(const bf16 *x, const bf16 *w, const bf16 *bias, const bf16 *residual, bf16 *y, int m, int n, \
+                          int k) {                                                                                     \
+        forward<SHAPE>(x, w, m, n, k, PutNarrow<8>{y, bias, residual, n});                                             \
     }
 SHAPES(FORWARD)
 
 #define GELU_FORWARD(NAME, SHAPE, BLOCKS)                                                                              \
     KERNEL_OF(BLOCKS)                                                                                                  \
-    linear_gelu_forward_##NAME(const bf16 *x, const bf16 *w, const bf16 *bias, bf16 *z, bf16 *y, float *partials,      \
-                               int m, int n, int k) {                                                                  \
-        product<SHAPE, false>({x, m, k}, {w, n, k}, partials, m, n, k, PutGelu<8>{y, z, bias, n});                     \
+    linear_gelu_forward_##NAME(const bf16 *x, const bf16 *w, const bf16 *bias, bf16 *z, bf16 *y, int m, int n,         \
+                               int k) {                                                                                \
+        forward<SHAPE>(x, w, m, n, k, PutGelu{y, z, bias, n});                                                         \
     }
 SHAPES(GELU_FORWARD)
 
 KERNEL_OF(4)
-linear_wide_forward(const bf16 *x, const bf16 *w, const bf16 *bias, float *y, float *partials, int m, int n, int k) {
-    product<Small, false>({x, m, k}, {w, n, k}, partials, m, n, k, PutWide{y, bias, n});
+linear_wide_forward(const bf16 *x, const bf16 *w, const bf16 *bias, float *y, int m, int n, int k) {
+    forward<Small>(x, w, m, n, k, PutWide{y, bias, n});
 }
 
 // dx [m, n] = dy [m, k] W [k, n]; rows of dy are `stride` apart, and zero from k on.
 #define DX(NAME, SHAPE, BLOCKS)                                                                                        \
     KERNEL_OF(BLOCKS)                                                                                                  \
     linear_dx_##NAME(const bf16 *dy, const bf16 *w, bf16 *dx, float *partials, int m, int n, int k, int stride) {      \
-        product<SHAPE, true>({dy, m, stride}, {w, k, n}, partials, m, n, k, PutNarrow<8>{dx, nullptr, nullptr, n});    \
+        const GemmPlace<SHAPE> place(k);                                                                               \
+        GemmSums<SHAPE> sums;                                                                                          \
+        multiply<SHAPE, false, true, false>(sums, place, {dy, m, stride}, {w, k, n});                                  \
+        finish(sums, place, partials, m, n, PutNarrow<8>{dx, nullptr, nullptr, n});                                    \
     }
 SHAPES(DX)
 
@@ -213,19 +218,8 @@ __device__ inline void sum_splits(int piece, const float *partials, int splits, 
 }
 
 // A thread takes 4 neighbours: with 8, two loads of 16 bytes would leave gaps between those of a warp.
-extern "C" __global__ void linear_forward_sum(const float *partials, const bf16 *bias, const bf16 *residual, bf16 *y,
-                                              int splits, int m, int n) {
-    sum_splits(blockIdx.x * blockDim.x + threadIdx.x, partials, splits, m, n, PutNarrow<4>{y, bias, residual, n});
-}
-
-extern "C" __global__ void linear_gelu_forward_sum(const float *partials, const bf16 *bias, bf16 *z, bf16 *y,
-                                                   int splits, int m, int n) {
-    sum_splits(blockIdx.x * blockDim.x + threadIdx.x, partials, splits, m, n, PutGelu<4>{y, z, bias, n});
-}
-
-extern "C" __global__ void linear_wide_forward_sum(const float *partials, const bf16 *bias, float *y, int splits, int m,
-                                                   int n) {
-    sum_splits(blockIdx.x * blockDim.x + threadIdx.x, partials, splits, m, n, PutWide{y, bias, n});
+extern "C" __global__ void linear_dx_sum(const float *partials, bf16 *dx, int splits, int m, int n) {
+    sum_splits(blockIdx.x * blockDim.x + threadIdx.x, partials, splits, m, n, PutNarrow<4>{dx, nullptr, nullptr, n});
 }
 
 // The threads behind those of dW take a row's db each.

@@ -11,6 +11,9 @@ const CELLS: usize = 128;
 const OUTS: usize = 128;
 /// Values of t (subject values of all groups) that parts are made of.
 const SUBJECTS: usize = 16;
+/// Parts of each sum of y, as many for few cells as for many, so that what a cell gives does not depend on the cells beside
+/// it: enough for one document to occupy a GPU, and the sums of thousands of cells still cost little.
+const FORWARD_PARTS: usize = 5;
 /// What a block of dW owns: outs, and products' columns, so many values of t of all their group's object values.
 const WEIGHT_OUTS: usize = 64;
 const WEIGHT_COLUMNS: usize = 512;
@@ -78,7 +81,7 @@ pub fn forward(
     let (kernel, shared) = kernels(cuda, e, block)?.forward;
     let (rows, columns) = (cells.div_ceil(CELLS), out.div_ceil(OUTS));
     let units = e / SUBJECTS;
-    let per = units.div_ceil(parts(cuda, rows * columns, units, 50, 1..=units));
+    let per = units.div_ceil(FORWARD_PARTS);
     let parts = units.div_ceil(per);
     let alone = parts == 1 && b.is_none() && out.is_multiple_of(4);
     let mut partials = match alone {

@@ -29,6 +29,8 @@ const DW: [&str; 3] = ["linear_dw_128x128", "linear_dw_128x64", "linear_dw_64x64
 const THREADS: usize = 128;
 const SHARED_BYTES: usize = 49_152;
 const PAD_ROWS: usize = 8;
+/// Of a backward pass.
+const MOST_SPLITS: usize = 8;
 
 /// A product `[m, k] [n, k]^T` on the GPU: its kernel, grid, and room for partial sums where its terms are split.
 struct Product {
@@ -41,13 +43,25 @@ struct Product {
 }
 
 impl Product {
+    /// As [`Product::plan`], of a forward pass: every tile adds a sum's terms up one after the other, and they are never
+    /// split, so that what a row gives does not depend on the rows beside it.
+    fn forward(cuda: &Cuda, like: &Tensor, names: [&'static str; 3], sizes: [usize; 3]) -> Result<Self> {
+        Self::plan(cuda, like, names, sizes, 1, 0)
+    }
     /// The cheapest of the tiles that have a kernel, for `[m, n]` sums of `k` terms. `extra`: sums a row besides.
-    fn plan(cuda: &Cuda, like: &Tensor, names: [&'static str; 3], [m, n, k]: [usize; 3], extra: usize) -> Result<Self> {
+    fn plan(
+        cuda: &Cuda,
+        like: &Tensor,
+        names: [&'static str; 3],
+        [m, n, k]: [usize; 3],
+        most_splits: usize,
+        extra: usize,
+    ) -> Result<Self> {
         if [m, n, k].iter().any(|&size| size > i32::MAX as usize / 2) {
             return Err(cuda.refuse("linear", format!("{m} x {n} x {k}: sizes below 2^30 are needed")));
         }
         let plans = TILES.iter().zip(names).filter(|(_, name)| !name.is_empty());
-        let plans = plans.flat_map(|(tile, name)| (1..=8).map(move |splits| (tile, name, splits)));
+        let plans = plans.flat_map(|(tile, name)| (1..=most_splits).map(move |splits| (tile, name, splits)));
         let cost = |tile: &Tile, splits| clocks(tile, [m, n, k], splits, cuda.multiprocessors());
         let plans = plans.filter(|(tile, _, splits)| *splits == 1 || splits_well(tile, [m, n, k], *splits));
         let best = plans.min_by(|a, b| cost(a.0, a.2).total_cmp(&cost(b.0, b.2)));
@@ -57,11 +71,11 @@ impl Product {
         let blocks = [m.div_ceil(tile.m), n.div_ceil(tile.n), splits];
         Ok(Product { m, n, kernel, blocks, partials: partials.transpose()?, k })
     }
-    /// Behind the operands and outputs come, of every kernel, the partial sums and the sizes.
-    fn launch(&mut self, operands: Launch<'_>, stride: Option<usize>) -> Result<()> {
+    /// Behind the operands and outputs come the sizes.
+    fn launch(&self, operands: Launch<'_>, stride: Option<usize>) -> Result<()> {
         let sizes = [self.m, self.n, self.k].into_iter().chain(stride);
-        let launch = operands.maybe_output(self.partials.as_mut());
-        sizes.fold(launch, |launch, size| launch.value(size as i32)).launch(self.blocks, THREADS, SHARED_BYTES)
+        let launch = sizes.fold(operands, |launch, size| launch.value(size as i32));
+        launch.launch(self.blocks, THREADS, SHARED_BYTES)
     }
     /// The launch that adds the splits up, where there are any: `outputs` gives it its arguments between the partial
     /// sums and the sizes. A thread takes `each` neighbours of a row, and `extra` threads have work of their own.
@@ -109,14 +123,11 @@ pub fn forward(
     y: &mut Tensor,
 ) -> Result<()> {
     let sizes = check(cuda, x, w, y.dtype())?;
-    if y.dtype() == DType::F32 {
-        let mut product = Product::plan(cuda, x, WIDE, sizes, 0)?;
-        product.launch(cuda.kernel(product.kernel).input(x).input(w).maybe(b).output(y), None)?;
-        return product.sum(cuda, "linear_wide_forward_sum", 1, 0, |launch| launch.maybe(b).output(y));
-    }
-    let mut product = Product::plan(cuda, x, FORWARD, sizes, 0)?;
-    product.launch(cuda.kernel(product.kernel).input(x).input(w).maybe(b).maybe(residual).output(y), None)?;
-    product.sum(cuda, "linear_forward_sum", 4, 0, |launch| launch.maybe(b).maybe(residual).output(y))
+    let wide = y.dtype() == DType::F32;
+    let product = Product::forward(cuda, x, if wide { WIDE } else { FORWARD }, sizes)?;
+    let operands = cuda.kernel(product.kernel).input(x).input(w).maybe(b);
+    let operands = if wide { operands } else { operands.maybe(residual) };
+    product.launch(operands.output(y), None)
 }
 
 /// `y = GELU(z)`, `z = x W^T + b`, which is kept where the caller gives it a tensor.
@@ -125,14 +136,13 @@ pub fn forward_gelu(
     x: &Tensor,
     w: &Tensor,
     b: &Tensor,
-    mut z: Option<&mut Tensor>,
+    z: Option<&mut Tensor>,
     y: &mut Tensor,
 ) -> Result<()> {
     let sizes = check(cuda, x, w, y.dtype())?;
-    let mut product = Product::plan(cuda, x, GELU, sizes, 0)?;
+    let product = Product::forward(cuda, x, GELU, sizes)?;
     let operands = cuda.kernel(product.kernel).input(x).input(w).input(b);
-    product.launch(operands.maybe_output(z.as_deref_mut()).output(y), None)?;
-    product.sum(cuda, "linear_gelu_forward_sum", 4, 0, |launch| launch.input(b).maybe_output(z).output(y))
+    product.launch(operands.maybe_output(z).output(y), None)
 }
 
 /// m, n and k of the forward pass, if the kernels take them.
@@ -167,13 +177,16 @@ pub fn backward(
     let dy = padded.as_ref().unwrap_or(dy);
     let stride = dy.len() / rows;
 
-    let mut product = Product::plan(cuda, x, DX, [rows, k, out], 0)?;
-    product.launch(cuda.kernel(product.kernel).input(dy).input(w).output(dx), Some(stride))?;
-    product.sum(cuda, "linear_forward_sum", 4, 0, |launch| launch.maybe(None).maybe(None).output(dx))?;
+    let mut product = Product::plan(cuda, x, DX, [rows, k, out], MOST_SPLITS, 0)?;
+    let operands = cuda.kernel(product.kernel).input(dy).input(w).output(dx);
+    let operands = operands.maybe_output(product.partials.as_mut());
+    product.launch(operands, Some(stride))?;
+    product.sum(cuda, "linear_dx_sum", 4, 0, |launch| launch.output(dx))?;
 
-    let mut product = Product::plan(cuda, x, DW, [out, k, rows], 1)?;
-    let operands = cuda.kernel(product.kernel).input(dy).input(x);
-    product.launch(gradients(operands, grads, w, b), Some(stride))?;
+    let mut product = Product::plan(cuda, x, DW, [out, k, rows], MOST_SPLITS, 1)?;
+    let operands = gradients(cuda.kernel(product.kernel).input(dy).input(x), grads, w, b);
+    let operands = operands.maybe_output(product.partials.as_mut());
+    product.launch(operands, Some(stride))?;
     product.sum(cuda, "linear_dw_sum", 4, out, |launch| gradients(launch, grads, w, b))
 }
 
