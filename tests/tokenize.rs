@@ -1,8 +1,11 @@
 //! Word pieces, markers and special pieces against small tokenizers whose ids can be counted by hand.
 
+use docre::data::ahead::{Prepared, read_ahead};
 use docre::data::tokenize::Family;
-use docre::data::{Document, Entity, Mention, Options, Relations, Span, Tokenizer, Unknown};
+use docre::data::{Document, Documents, Entity, Mention, Options, Relations, Span, Tokenizer, Unknown};
 use docre::layout::Segments;
+use std::io::{Cursor, Read};
+use std::sync::{Arc, mpsc};
 
 fn document(tokens: &[&str], mentions: &[&[(usize, usize)]]) -> Document {
     let mention = |&(a, b): &(usize, usize)| Mention { tokens: Span::new(a, b), ..Mention::default() };
@@ -328,4 +331,56 @@ fn real_documents_have_the_known_lengths() {
     eprintln!("{} documents, mean {mean:.1}, max {}, {:.0} documents/s", lengths.len(), lengths[499], 500.0 / seconds);
     assert_eq!((mean.round(), lengths[lengths.len() - 1]), (282.0, 633));
     assert_eq!(lengths.iter().filter(|&&l| l > 512).count(), 12);
+}
+
+/// A document a line, each longer than the one before it; every seventh has no text.
+fn lines(count: usize) -> String {
+    let line = |i: usize| match i % 7 {
+        6 => format!("{{\"id\":\"d{i}\"}}\n"),
+        _ => format!("{{\"id\":\"d{i}\",\"text\":\"{}\",\"entities\":[]}}\n", "Ada Lovelace ".repeat(1 + i % 90)),
+    };
+    (0..count).map(line).collect()
+}
+
+#[test]
+fn documents_that_are_read_ahead_come_in_their_order() {
+    let tokenizer = Arc::new(bert());
+    let open = || Documents::new(Cursor::new(lines(300).into_bytes()), "x", Options::default()).unwrap();
+    let shown = |read: docre::Result<Vec<u32>>| read.map_err(|e| e.to_string());
+    let mut documents = open();
+    let mut want = Vec::new();
+    while let Some(document) = documents.next() {
+        let ids = document.and_then(|d| Ok(tokenizer.encode(&d)?.ids));
+        want.push((documents.latest().id.clone(), documents.latest().position.line, shown(ids)));
+    }
+    assert!(want.len() == 300 && want[6].2.is_err() && want[7].2.is_ok());
+    for encoders in [1, 4] {
+        let found = read_ahead(open(), &tokenizer, encoders).map(|Prepared { document, latest }| {
+            (latest.id, latest.position.line, shown(document.map(|(_, encoded)| encoded.ids)))
+        });
+        assert!(found.collect::<Vec<_>>() == want, "{encoders} encoders");
+    }
+}
+
+/// What a pipe holds, and then waits, as one that stays open does.
+struct Pipe(Cursor<Vec<u8>>, mpsc::Receiver<()>);
+
+impl Read for Pipe {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(to)? {
+            0 => self.1.recv().map_or(Ok(0), |()| Ok(0)),
+            read => Ok(read),
+        }
+    }
+}
+
+#[test]
+fn a_pipe_that_stays_open_holds_up_neither_its_documents_nor_the_end() {
+    let (open, opened) = mpsc::channel();
+    let pipe = Pipe(Cursor::new(lines(3).into_bytes()), opened);
+    let mut ahead = read_ahead(Documents::new(pipe, "x", Options::default()).unwrap(), &Arc::new(bert()), 2);
+    let ids: Vec<_> = ahead.by_ref().take(3).map(|read| read.latest.id.unwrap()).collect();
+    assert_eq!(ids, ["d0", "d1", "d2"]);
+    drop(ahead);
+    drop(open); // only now: what was given up did not wait for it
 }

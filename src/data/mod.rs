@@ -1,5 +1,6 @@
 //! Documents in and out: DocRED arrays, `docre.v1` lines, PubTator and tables of candidate pairs, read one at a time.
 
+pub mod ahead;
 mod capped;
 mod corpus;
 pub mod docred;
