@@ -10,7 +10,7 @@ use crate::checkpoint::open_to_infer;
 use crate::data::output::Triple;
 use crate::data::{Document, Relations, Tokenizer};
 use crate::device::Device;
-use crate::dtype::DType;
+use crate::dtype::{DType, Real};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{Cell, Encoded, EvidencePairs};
 use crate::model::{Batch, Model};
@@ -40,7 +40,7 @@ pub struct Rule {
 /// The published threshold of [`Rule::evidence`].
 pub const EVIDENCE_THRESHOLD: f64 = 0.2;
 
-/// How much goes through the model at once. One document always goes whole.
+/// How many documents are taken together. One document always goes whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// Word pieces.
@@ -51,9 +51,21 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// Enough rows to keep the matrix products busy, few enough to stay in the caches.
+    /// Some dozen documents: what is read before the model runs, so that every core, or the GPU, has enough to do.
     fn default() -> Self {
-        Budget { tokens: 2048, cells: 4096, documents: usize::MAX }
+        Budget { tokens: 16 << 10, cells: 32 << 10, documents: usize::MAX }
+    }
+}
+
+impl Budget {
+    /// What goes through the model as one of the parts of a batch. On a CPU a whole document of middling length, or some
+    /// short ones: what an op needs stays in the caches. On a GPU as many rows as its kernels need to fill it.
+    pub fn of_part(device: &Device) -> Self {
+        let (tokens, cells) = match device {
+            Device::Cpu(_) => (192, 512),
+            Device::Cuda(_) => (4 << 10, 8 << 10),
+        };
+        Budget { tokens, cells, documents: usize::MAX }
     }
 }
 
@@ -62,7 +74,8 @@ pub struct Extractor {
     /// The model directory.
     pub dir: PathBuf,
     pub model: Model,
-    pub tokenizer: Tokenizer,
+    /// Shared with the threads that read ahead.
+    pub tokenizer: Arc<Tokenizer>,
     pub relations: Relations,
     /// Its threshold comes on top of the calibration's shifts.
     pub rule: Rule,
@@ -91,7 +104,7 @@ impl Extractor {
         };
         let _span = device.profile().span("load tokenizer");
         let top_k = model.head().map_err(|e| e.context(dir.display()))?.top_k;
-        let tokenizer = Tokenizer::open(dir)?;
+        let tokenizer = Arc::new(Tokenizer::open(dir)?);
         let relations = open_relations(dir, &model)?;
         let rule = Rule { threshold: 0.0, max_labels: top_k, evidence: None };
         Ok(Extractor { dir: dir.to_path_buf(), model, tokenizer, relations, rule, calibration: None, digest })
@@ -104,17 +117,27 @@ impl Extractor {
     /// Triples of each document: by cell, the surest first. Of one pair the largest margins, at most `max_labels`, that
     /// are [`Extractor::above`] the rule's threshold.
     pub fn predict(&self, documents: &[&Encoded]) -> Result<Vec<Vec<Triple>>> {
+        let mut all = Vec::with_capacity(documents.len());
+        self.predict_each(documents, |triples| {
+            all.push(triples);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+    /// As [`Extractor::predict`]; `each` gets the triples of each document as soon as it and all before it are done.
+    pub fn predict_each(&self, documents: &[&Encoded], mut each: impl FnMut(Vec<Triple>) -> Result<()>) -> Result<()> {
         // Asked for a little more than is wanted: one comparison, in `above`, decides whatever is rounded.
         const MORE: f64 = 1e-3;
         let lowest = self.calibration.as_ref().map_or(0.0, Calibration::lowest);
         let rule = Rule { threshold: self.rule.threshold + lowest - MORE, ..self.rule };
-        let mut found = predict(&self.model, documents, rule)?;
-        for triples in &mut found {
+        let compute = |part: &[&Encoded]| together(&self.model, part, rule);
+        one_by_one(&self.model, documents, compute, |mut triples| {
             triples.retain(|t| self.above(t) > self.rule.threshold);
-            let Some(sigmoid) = self.calibration.as_ref().and_then(|c| c.score) else { continue };
-            triples.iter_mut().for_each(|t| t.score = sigmoid.score(f64::from(t.margin)) as f32);
-        }
-        Ok(found)
+            if let Some(sigmoid) = self.calibration.as_ref().and_then(|c| c.score) {
+                triples.iter_mut().for_each(|t| t.score = sigmoid.score(f64::from(t.margin)) as f32);
+            }
+            each(triples)
+        })
     }
     /// The margin of a triple above the calibrated threshold of its relation.
     pub fn above(&self, triple: &Triple) -> f64 {
@@ -160,29 +183,39 @@ pub fn digest_of(weights: &[f32]) -> String {
     hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Triples of each document of one batch, between its candidate pairs.
+/// Triples of each document, between its candidate pairs.
 pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
     side_by_side(model, documents, |part| together(model, part, rule))
 }
 
-/// What one thread takes: a whole document of middling length, or some short ones.
-pub const PART: Budget = Budget { tokens: 192, cells: 512, documents: usize::MAX };
-
-/// `compute` of a batch, which gives something for each document. On a CPU its threads take small parts of it side by
-/// side: every core then has work of its own, and what an op needs stays in the caches.
-pub fn side_by_side<T: Send + Sync + Clone>(
+/// `compute`, which gives something for each document, of parts of `documents` side by side.
+pub fn side_by_side<T: Send + Sync>(
     model: &Model,
     documents: &[&Encoded],
     compute: impl Fn(&[&Encoded]) -> Result<Vec<T>> + Sync,
 ) -> Result<Vec<T>> {
-    let parts = batches(documents, PART);
-    match model.params.device() {
-        Device::Cpu(cpu) if cpu.threads() > 1 && parts.len() > 1 => {
-            let found = cpu.side_by_side(parts.len(), |i| compute(&documents[parts[i].clone()]));
-            Ok(found.into_iter().collect::<Result<Vec<_>>>()?.concat())
-        }
-        _ => compute(documents),
-    }
+    let mut all = Vec::with_capacity(documents.len());
+    one_by_one(model, documents, compute, |found| {
+        all.push(found);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// As [`side_by_side`]; `each` gets what there is of each document as soon as it and all before it are done.
+fn one_by_one<T: Send + Sync>(
+    model: &Model,
+    documents: &[&Encoded],
+    compute: impl Fn(&[&Encoded]) -> Result<Vec<T>> + Sync,
+    mut each: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let device = model.params.device();
+    let parts = batches(documents, Budget::of_part(device));
+    device.side_by_side(
+        parts.len(),
+        |i| compute(&documents[parts[i].clone()]),
+        |found| found.into_iter().try_for_each(&mut each),
+    )
 }
 
 fn together(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
@@ -243,10 +276,15 @@ fn join_directions(document: &Encoded, triples: &mut Vec<Triple>) {
 /// A comparison with NaN is false: such a document would look as if it held no relation.
 fn refuse_non_finite(logits: &Tensor) -> Result<()> {
     let all = match logits.dtype() {
-        DType::F64 => logits.slice::<f64>().iter().all(|v| v.is_finite()),
-        _ => logits.slice::<f32>().iter().all(|v| v.is_finite()),
+        DType::F64 => finite::<f64>(logits),
+        _ => finite::<f32>(logits),
     };
     if all { Ok(()) } else { Err(Error::non_finite("logits that are not finite").fix("use an earlier checkpoint")) }
+}
+
+fn finite<T: Real>(logits: &Tensor) -> bool {
+    // Without a way out between them, so that many are tested at once.
+    logits.slice::<T>().chunks(1 << 10).all(|part| part.iter().fold(true, |all, l| all & l.is_finite()))
 }
 
 /// Runs of consecutive documents that fit the budget.

@@ -7,8 +7,11 @@ use common::gpu::{gpu, reorder};
 use common::tiny;
 use docre::checkpoint::{Want, build};
 use docre::data::Relations;
+use docre::data::output::Triple;
 use docre::device::Device;
-use docre::layout::Labels;
+use docre::error::Error;
+use docre::extract::{Budget, Rule, batches, predict};
+use docre::layout::{Encoded, Labels};
 use docre::model::config::ModelConfig;
 use docre::model::names::{parameter_table, random_encoder};
 use docre::model::params::initialize;
@@ -17,6 +20,8 @@ use docre::train::state::{self, Companions, Progress};
 use docre::train::step::Pending;
 use docre::train::{Config, Example, Trainer};
 use serde_json::{Value, json};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// The smallest sizes that the kernels take: heads of 32, blocks of 32, windows of 64 pieces.
 fn config(dropout: f64) -> ModelConfig {
@@ -152,6 +157,57 @@ fn updates_that_are_read_late_change_no_bit_on_the_gpu() {
     assert!(weights(&late) == weights(&at_once), "an update after a bad one was done");
     late.optimizer.updates = 3;
     assert!(losses(&mut late, 1) == losses(&mut at_once, 1) && weights(&late) == weights(&at_once));
+}
+
+#[test]
+fn what_runs_side_by_side_is_taken_in_order_until_an_error_on_the_gpu() {
+    let gpu = gpu();
+    for device in gpu.iter().map(|(device, _)| device.clone()).chain([Device::cpu(3).unwrap()]) {
+        let run = |count: usize, unwelcome: usize| {
+            let work = |i: usize| {
+                sleep(Duration::from_millis(if i.is_multiple_of(3) { 9 } else { 1 }));
+                if i == 20 { Err(Error::data("E-TEST", "made")) } else { Ok(i) }
+            };
+            let mut taken = Vec::new();
+            let ended = device.side_by_side(count, work, |i| {
+                taken.push(i);
+                if i == unwelcome { Err(Error::data("E-TEST", "taken")) } else { Ok(()) }
+            });
+            (taken, ended.err().map(|e| e.to_string()).unwrap_or_default())
+        };
+        for count in [0, 1, 2, 20] {
+            assert_eq!(run(count, 99), ((0..count).collect(), String::new()));
+        }
+        for (unwelcome, last, why) in [(99, 19, "made"), (5, 5, "taken")] {
+            let (taken, error) = run(30, unwelcome);
+            assert!(taken == (0..=last).collect::<Vec<_>>() && error.contains(why), "{taken:?}, {error}");
+        }
+    }
+}
+
+/// Documents in several parts that go through the model side by side have the bits of each by itself: tiles and grids
+/// differ, the order of no sum does.
+#[test]
+fn a_document_has_the_same_bits_beside_others_on_the_gpu() {
+    let Some((device, _turn)) = gpu() else { return };
+    let mut config = config(0.0);
+    config.encoder.intermediate_size = 512;
+    config.head.as_mut().unwrap().extractor_size = 256;
+    let model = model(&device, &config);
+    let mentions: Vec<Vec<u32>> = (1..30).map(|token| vec![token]).collect();
+    let mentions: Vec<&[u32]> = mentions.iter().map(Vec::as_slice).collect();
+    let mut documents: Vec<Encoded> = examples().into_iter().map(|e| e.encoded).collect();
+    documents.extend((0..10).map(|i| tiny::document(10 + i, 60 + 3 * i as usize, &mentions)));
+    let documents: Vec<&Encoded> = documents.iter().collect();
+    assert!(batches(&documents, Budget::of_part(&device)).len() > 1);
+    let every = Rule { threshold: f64::NEG_INFINITY, max_labels: tiny::CLASSES, evidence: None };
+    let margins = |documents: &[&Encoded]| -> Vec<Vec<(usize, usize, usize, u32)>> {
+        let bits = |t: &Triple| (t.head, t.tail, t.relation, t.margin.to_bits());
+        predict(&model, documents, every).unwrap().iter().map(|found| found.iter().map(bits).collect()).collect()
+    };
+    let (together, alone) = (margins(&documents), documents.iter().flat_map(|d| margins(&[*d])).collect::<Vec<_>>());
+    assert!(together.iter().map(Vec::len).sum::<usize>() > 10_000);
+    assert!(together == alone);
 }
 
 /// Two updates, a checkpoint, and two more from its files have the bits of four.

@@ -4,7 +4,7 @@ use super::workload::Workload;
 use super::{Effort, Row, Work, time};
 use crate::device::Device;
 use crate::error::Result;
-use crate::extract::{Budget, PART, Rule, batches, predict_all};
+use crate::extract::{Budget, Rule, batches, predict_all};
 use crate::layout::Encoded;
 use crate::model::config::{Architecture, ModelConfig};
 use crate::model::{Batch, encoder};
@@ -57,8 +57,7 @@ fn flops(config: &ModelConfig, documents: &[Encoded]) -> [f64; 3] {
 /// The encoder's forward pass; items are word pieces.
 pub fn encode<'a>(device: &'a Device, load: &Workload) -> Result<Pass<'a>> {
     let (model, documents) = (load.ready(device)?, load.encoded());
-    let several = matches!(device, Device::Cpu(cpu) if cpu.threads() > 1);
-    let runs = batches(&documents, if several { PART } else { Budget::default() });
+    let runs = batches(&documents, Budget::of_part(device));
     let batches: Vec<Batch> =
         runs.into_iter().map(|run| model.batch(&documents[run].iter().collect::<Vec<_>>())).collect::<Result<_>>()?;
     let (name, items) = (format!("encoder {}", load.name()), load.tokens() as f64);
@@ -67,10 +66,7 @@ pub fn encode<'a>(device: &'a Device, load: &Workload) -> Result<Pass<'a>> {
         let one = |batch: &Batch| {
             encoder::encode(&mut Tape::inference(), &model.params, &model.config.encoder, batch, false).map(drop)
         };
-        match device {
-            Device::Cpu(cpu) => cpu.side_by_side(batches.len(), |i| one(&batches[i])).into_iter().collect(),
-            Device::Cuda(_) => batches.iter().try_for_each(one),
-        }
+        device.side_by_side(batches.len(), |i| one(&batches[i]), Ok)
     };
     Ok(Pass { name, work, items, run: Box::new(run) })
 }

@@ -55,13 +55,13 @@ pub struct ModelArgs {
     /// Most relations of one ordered pair [default: the model's top_k]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_labels: Option<usize>,
-    /// Most word pieces that go through the model at once (a document always goes whole)
+    /// Most word pieces of documents that are taken together (a document always goes whole)
     #[arg(long, value_name = "N", default_value_t = Budget::default().tokens, value_parser = at_least_one)]
     pub batch_tokens: usize,
-    /// Most ordered entity pairs at once
+    /// Most ordered entity pairs of them
     #[arg(long, value_name = "N", default_value_t = Budget::default().cells, value_parser = at_least_one)]
     pub batch_cells: usize,
-    /// Most documents at once [default: no limit]
+    /// Most documents together [default: no limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch_size: Option<usize>,
 }

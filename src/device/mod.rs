@@ -69,6 +69,20 @@ impl Device {
     pub fn gradient_dtype(&self, logits: DType) -> DType {
         self.activation_dtype(logits)
     }
+    /// `f(0), f(1) … f(count - 1)`, several at once, each of which may use the device; `each` gets what they make, in order,
+    /// on this thread. The first error ends it.
+    pub fn side_by_side<R: Send + Sync>(
+        &self,
+        count: usize,
+        f: impl Fn(usize) -> Result<R> + Sync,
+        mut each: impl FnMut(R) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            _ if count == 1 => each(f(0)?), // all of the device
+            Device::Cpu(cpu) => cpu.side_by_side(count, f).into_iter().try_for_each(|made| each(made?)),
+            Device::Cuda(cuda) => cuda.side_by_side(count, f, each),
+        }
+    }
     /// A tensor of zeros, booked under `tag`.
     pub fn zeros(&self, tag: Tag, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         Tensor::zeros(self, tag, dtype, shape)

@@ -1,9 +1,12 @@
 //! Extraction from a stream: input order, memory bounded by the budget, refused documents by name.
 
 use super::{Budget, Extractor};
+use crate::data::ahead::{Prepared, read_ahead};
 use crate::data::frames::Position;
 use crate::data::output::Triple;
-use crate::data::{Document, Documents};
+use crate::data::{Document, Documents, Latest};
+use crate::device::Device;
+use crate::device::cpu::cores;
 use crate::error::{Error, Kind, Result};
 use crate::layout::Encoded;
 
@@ -39,22 +42,19 @@ impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
     ///
     /// Errors: those of `sink`; E-IO of the input; of the model and the device, unless one document alone
     /// asks for more memory than there is: that document is refused.
-    pub fn read(&mut self, mut documents: Documents) -> Result<()> {
-        let profile = self.extractor.model.params.device().profile();
+    pub fn read(&mut self, documents: Documents) -> Result<()> {
+        let device = self.extractor.model.params.device();
+        let mut ahead = read_ahead(documents, &self.extractor.tokenizer, encoders(device));
         loop {
             let next = {
-                let _span = profile.span("read documents");
-                documents.next()
+                let _span = device.profile().span("read and tokenize");
+                ahead.next()
             };
-            let Some(document) = next else { return Ok(()) };
-            let latest = documents.latest();
-            let position = latest.position;
-            let encoded = document.and_then(|document| Ok((self.extractor.encode(&document)?, document)));
-            match encoded {
-                Ok((encoded, document)) => self.push(Waiting { document, encoded, position })?,
+            let Some(Prepared { document, latest: Latest { position, id, .. } }) = next else { return Ok(()) };
+            match document {
+                Ok((document, encoded)) => self.push(Waiting { document, encoded, position })?,
                 Err(error) if error.kind() == Kind::Io => return Err(error),
                 Err(error) => {
-                    let id = latest.id.clone();
                     self.flush()?;
                     (self.sink)(Outcome::Refused { id, position, error })?;
                 }
@@ -83,25 +83,29 @@ impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
 
     fn flush(&mut self) -> Result<()> {
         (self.pieces, self.cells) = (0, 0);
-        let waiting = std::mem::take(&mut self.waiting);
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let encoded: Vec<&Encoded> = waiting.iter().map(|w| &w.encoded).collect();
-        match self.extractor.predict(&encoded) {
-            Ok(triples) => waiting.into_iter().zip(triples).try_for_each(|(w, triples)| self.found(w, triples)),
-            Err(error) if error.code() == "E-OOM" => waiting.into_iter().try_for_each(|w| self.alone(w)),
-            Err(error) => Err(error),
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (documents, encoded): (Vec<_>, Vec<_>) = waiting.map(|w| ((w.document, w.position), w.encoded)).unzip();
+        let (mut documents, mut done) = (documents.into_iter(), 0);
+        let sink = &mut self.sink;
+        let each = |triples| {
+            done += 1;
+            documents.next().map_or(Ok(()), |(document, _)| found(sink, document, triples))
+        };
+        match self.extractor.predict_each(&encoded.iter().collect::<Vec<_>>(), each) {
+            Err(error) if error.code() == "E-OOM" => {
+                let mut left = documents.zip(&encoded[done..]);
+                left.try_for_each(|((document, position), encoded)| self.alone(document, encoded, position))
+            }
+            ended => ended,
         }
     }
 
     /// One document that did not fit beside others, or at all.
-    fn alone(&mut self, waiting: Waiting) -> Result<()> {
-        match self.extractor.predict(&[&waiting.encoded]) {
-            Ok(mut triples) => self.found(waiting, triples.pop().unwrap_or_default()),
+    fn alone(&mut self, document: Document, encoded: &Encoded, position: Position) -> Result<()> {
+        match self.extractor.predict(&[encoded]) {
+            Ok(mut triples) => found(&mut self.sink, document, triples.pop().unwrap_or_default()),
             Err(error) if error.code() == "E-OOM" => {
-                let Waiting { document, encoded, position } = waiting;
-                let (pieces, cells) = size(&encoded);
+                let (pieces, cells) = size(encoded);
                 let (id, n) = (crate::data::place::clip(&document.id, 60), document.entities.len());
                 let what = format!("document {id:?} ({pieces} word pieces, {n} entities, {cells} pairs)");
                 let error = error.context(what).fix("a larger --max-memory, or split the document");
@@ -110,10 +114,19 @@ impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
             Err(error) => Err(error),
         }
     }
+}
 
-    fn found(&mut self, Waiting { document, .. }: Waiting, triples: Vec<Triple>) -> Result<()> {
-        let warnings = warnings(&document);
-        (self.sink)(Outcome::Found { document: Box::new(document), triples, warnings })
+fn found(sink: &mut impl FnMut(Outcome) -> Result<()>, document: Document, triples: Vec<Triple>) -> Result<()> {
+    let warnings = warnings(&document);
+    sink(Outcome::Found { document: Box::new(document), triples, warnings })
+}
+
+/// Threads that encode: on a CPU they take time from the model, which needs fifty times as much as they; a GPU waits for
+/// them.
+fn encoders(device: &Device) -> usize {
+    match device {
+        Device::Cpu(_) => 1,
+        Device::Cuda(_) => cores::available().min(4),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod attention;
 mod context;
 pub mod gpu;
 pub mod images;
+mod lanes;
 mod launch;
 pub mod memory;
 pub mod software;

@@ -29,7 +29,11 @@ fn rows<T: Real>(logits: &Tensor, top_k: usize, margin: f64) -> Vec<Vec<(u32, f6
 pub fn relations_above<T: Real>(row: &[T], top_k: usize, margin: f64) -> Vec<(u32, f64)> {
     let margins = (0u32..).zip(row).skip(1).map(|(class, l)| (class, l.f64() - row[0].f64()));
     let mut found: Vec<_> = margins.filter(|(_, m)| *m > margin).collect();
-    found.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let surest = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if (1..found.len()).contains(&top_k) {
+        found.select_nth_unstable_by(top_k - 1, surest);
+    }
     found.truncate(top_k);
+    found.sort_unstable_by(surest);
     found
 }
