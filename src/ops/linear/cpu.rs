@@ -181,16 +181,22 @@ pub fn backward<S: Factor>(
     let (dy, xs, ws) = (Mat::rows(dy.slice::<S>(), out), Mat::rows(x.slice::<S>(), k), Mat::rows(w.slice::<S>(), k));
     let ws = ws.t();
     let blocks = dx.slice_mut::<S>().par_chunks_mut((block_rows(rows) * k).max(1));
-    Product::new((rows, k, out), &dy, Right::Matrix(&ws)).run(blocks, |block, sums, dx| {
-        for (sums, dx) in block.rows_mut(sums, dx, k) {
-            vectorize(
-                #[inline(always)]
-                || narrow(sums, dx),
-            );
+    let of_input = || {
+        Product::new((rows, k, out), &dy, Right::Matrix(&ws)).run(blocks, |block, sums, dx| {
+            for (sums, dx) in block.rows_mut(sums, dx, k) {
+                vectorize(
+                    #[inline(always)]
+                    || narrow(sums, dx),
+                );
+            }
+        })
+    };
+    let of_weight = || {
+        gemm::<S>((out, k, rows), &dy.t(), &xs.t(), grads.param(w), false);
+        if let Some(b) = b {
+            add_column_sums(dy.data, out, grads.param(b));
         }
-    });
-    gemm::<S>((out, k, rows), &dy.t(), &xs.t(), grads.param(w), false);
-    if let Some(b) = b {
-        add_column_sums(dy.data, out, grads.param(b));
-    }
+    };
+    // Side by side: a thread that has nothing left of one helps with the other.
+    rayon::join(of_input, of_weight);
 }
