@@ -5,7 +5,9 @@ use docre::data::tokenize::Family;
 use docre::data::{Document, Documents, Entity, Mention, Options, Relations, Span, Tokenizer, Unknown};
 use docre::layout::Segments;
 use std::io::{Cursor, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 fn document(tokens: &[&str], mentions: &[&[(usize, usize)]]) -> Document {
     let mention = |&(a, b): &(usize, usize)| Mention { tokens: Span::new(a, b), ..Mention::default() };
@@ -372,6 +374,35 @@ impl Read for Pipe {
             read => Ok(read),
         }
     }
+}
+
+/// Counts what is read.
+struct Counted(Cursor<Vec<u8>>, Arc<AtomicUsize>);
+
+impl Read for Counted {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.0.read(to)?;
+        self.1.fetch_add(read, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+#[test]
+fn large_documents_are_not_read_far_ahead() {
+    const MIB: usize = 1 << 20;
+    let line = format!("{{\"id\":\"d\",\"text\":\"{}\",\"entities\":[]}}\n", "a".repeat(3 * MIB));
+    let read = Arc::new(AtomicUsize::new(0));
+    let input = Counted(Cursor::new(line.repeat(6).into_bytes()), read.clone());
+    let documents = Documents::new(input, "x", Options::default()).unwrap();
+    let ahead = read_ahead(documents, &Arc::new(bert()), 2);
+    let mut before = usize::MAX;
+    while before != read.load(Ordering::Relaxed) {
+        before = read.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    // Two are held, a third waits for room, and some of the next may be in a buffer.
+    assert!((3 * MIB..10 * MIB).contains(&before), "{before} bytes");
+    assert_eq!(ahead.filter(|read| read.document.is_ok()).count(), 6);
 }
 
 #[test]
