@@ -9,7 +9,7 @@
 //   values of t, multiplies them by zs[c,t] (rounded to bf16, as eager PyTorch stores the products) and walks over W,
 //   128 rows x 64 values a stage. Reads W once for each tile of cells, zs and zo once for each tile of outs. Tiles of cells
 //   come first in the grid, so that those that share a part of W run together: W is larger than the L2 cache.
-//   Writes y, or with several parts (too few tiles to fill the GPU) sums in f32 [parts, cells, outs].
+//   Writes the sums of the parts in f32 [parts, cells, outs].
 // bilinear_finish_*: y = sum over the parts, in their order, + b. Reads the sums, writes y once. Also for dzo.
 // bilinear_weight_k: dW[n,t,j] += sum over c of dy[c,n] (zs[c,t] zo[c,g,j]). A block owns 64 outs x (512 / k) t x k values
 //   of j and walks over all cells: operand a is dy, operand b zo scaled by zs, in bf16, which serves all outs. Reads dy for
@@ -22,14 +22,15 @@
 //   multiples of 64 values, with zeros behind each: rows of 97 classes are not aligned to 16 bytes.
 // bilinear_bias: db += those sums, in the order of the blocks. Its few hundred bytes do not fill sectors where outs is 97.
 //
-// What parts cost: their sums are written and read once, beyond the floor of y or dzo; the host weighs that against
-// multiprocessors that have nothing to do. At E = 1024, 768 outs, on 108 of them, in 4 parts: y of 406 cells moves 9 %
+// What parts cost: their sums are written and read once, beyond the floor of y or dzo. dzo has as many as the host finds
+// best against multiprocessors that have nothing to do; y always the same number, or a cell's bits would depend on the
+// number of cells. At E = 1024, 768 outs, on 108 of them, in 4 parts: y of 406 cells moves 9 %
 // more bytes than its floor, with 4 times as many blocks, y of 1,624 cells 36 %. Otherwise, counted on softgpu
 // (tests/ops/bilinear.rs holds them to it): bytes are those above, all sectors full but those of zs in dW of k = 64 (8
 // values; 97 % over the kernel), bank conflicts below 1 %.
 //
 // Every output has one owner and every sum one order: the same bits on every run. dW and db accumulate, y, dzs and dzo are
-// assigned. Backward recomputes the products and stores none. Not measured on a GPU yet.
+// assigned. Backward recomputes the products and stores none. Measured on a GPU: H200.md.
 #include "common.cuh"
 
 constexpr int CELLS = 128; // of a block, in the forward kernel and in that of dzs and dzo
@@ -212,9 +213,9 @@ __device__ inline void multiply_stage(Sums &sums, const uint32_t (&objects)[2][K
     }
 }
 
-// To y in bf16, or (`partials` not null) to this part's sums.
-__device__ inline void store_results(const Sums &sums, float *tile, float *partials, bf16 *y, int cells, int outs,
-                                     int warp_row, int warp_column) {
+// This part's sums, by way of `tile` in shared memory.
+__device__ inline void store_results(const Sums &sums, float *tile, float *partials, int cells, int outs, int warp_row,
+                                     int warp_column) {
     constexpr int STRIDE = RESULT_STRIDE<OUTS>;
     for (int i = 0; i < 2; i++) {
         for (int j = 0; j < WARP_COLUMNS / 8; j++) {
@@ -228,10 +229,6 @@ __device__ inline void store_results(const Sums &sums, float *tile, float *parti
     const int cell0 = blockIdx.x * CELLS, out0 = blockIdx.y * OUTS;
     const int rows = min(CELLS, cells - cell0), width = min(OUTS, outs - out0);
     const size_t offset = static_cast<size_t>(cell0) * outs + out0;
-    if (partials == nullptr) {
-        copy_out<4>(y + offset, outs, tile, STRIDE, rows, width);
-        return;
-    }
     partials += offset + blockIdx.z * part_stride(static_cast<size_t>(cells) * outs);
     if (outs % 4 == 0) {
         copy_out<4>(partials, outs, tile, STRIDE, rows, width);
@@ -241,7 +238,7 @@ __device__ inline void store_results(const Sums &sums, float *tile, float *parti
 }
 
 // `per`: values of t in a part, a multiple of SUBJECTS.
-template <int K> __device__ inline void forward(const Form &form, float *partials, bf16 *y, int per) {
+template <int K> __device__ inline void forward(const Form &form, float *partials, int per) {
     extern __shared__ __align__(128) unsigned char memory[];
     ForwardShared<K> &shared = *reinterpret_cast<ForwardShared<K> *>(memory);
     constexpr int STEP = DEPTH / K; // values of t in a stage
@@ -298,19 +295,19 @@ template <int K> __device__ inline void forward(const Form &form, float *partial
     }
     copy_async_wait<0>();
     __syncthreads(); // all are done with the operands
-    store_results(sums, reinterpret_cast<float *>(memory), partials, y, form.cells, form.outs, warp_row, warp_column);
+    store_results(sums, reinterpret_cast<float *>(memory), partials, form.cells, form.outs, warp_row, warp_column);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    bilinear_forward_32(const bf16 *zs, const bf16 *zo, const bf16 *w, float *partials, bf16 *y, int cells, int e,
-                        int outs, int per) {
-    forward<32>({zs, zo, w, cells, e, outs}, partials, y, per);
+    bilinear_forward_32(const bf16 *zs, const bf16 *zo, const bf16 *w, float *partials, int cells, int e, int outs,
+                        int per) {
+    forward<32>({zs, zo, w, cells, e, outs}, partials, per);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    bilinear_forward_64(const bf16 *zs, const bf16 *zo, const bf16 *w, float *partials, bf16 *y, int cells, int e,
-                        int outs, int per) {
-    forward<64>({zs, zo, w, cells, e, outs}, partials, y, per);
+    bilinear_forward_64(const bf16 *zs, const bf16 *zo, const bf16 *w, float *partials, int cells, int e, int outs,
+                        int per) {
+    forward<64>({zs, zo, w, cells, e, outs}, partials, per);
 }
 
 // ---- sums of parts

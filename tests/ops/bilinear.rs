@@ -168,7 +168,7 @@ fn on_the_gpu() {
 fn on_the_gpu_exactly() {
     let Some((device, _turn)) = gpu() else { return };
     let few = [(130, 128, 64, 136, false), (65, 64, 32, 97, true), (128, 128, 32, 128, true)];
-    // So many tiles that none is divided into parts; or that parts begin and end amid groups.
+    // In two launches; and so many tiles that dzo is not divided into parts, or that parts begin and end amid groups.
     let many = [(8900, 32, 32, 8, false), (6902, 96, 32, 8, false), (4600, 128, 64, 8, false)];
     for (cells, e, block, out, bias) in few.into_iter().chain(many) {
         let size = Size { cells, e, block, out };

@@ -14,6 +14,8 @@ const SUBJECTS: usize = 16;
 /// Parts of each sum of y, as many for few cells as for many, so that what a cell gives does not depend on the cells beside
 /// it: enough for one document to occupy a GPU, and the sums of thousands of cells still cost little.
 const FORWARD_PARTS: usize = 5;
+/// Cells of a launch of them: the sums of the parts need ten times as much room as y of these cells.
+const FORWARD_CELLS: usize = 8192;
 /// What a block of dW owns: outs, and products' columns, so many values of t of all their group's object values.
 const WEIGHT_OUTS: usize = 64;
 const WEIGHT_COLUMNS: usize = 512;
@@ -54,17 +56,18 @@ fn parts(cuda: &Cuda, tiles: usize, units: usize, extra: usize, choices: impl It
     choices.min_by_key(|&parts| rounds(parts) * cost(parts)).unwrap_or(1)
 }
 
-/// For the sums of each part of y; a part begins at a whole sector of 32 bytes.
-fn room_for_parts(y: &Tensor, parts: usize) -> Result<Tensor> {
-    y.device().alloc("bilinear.partials", DType::F32, &[parts, y.len().next_multiple_of(8)])
+/// For the sums of each part of `count` elements of y; a part begins at a whole sector of 32 bytes.
+fn room_for_parts(y: &Tensor, parts: usize, count: usize) -> Result<Tensor> {
+    y.device().alloc("bilinear.partials", DType::F32, &[parts, count.next_multiple_of(8)])
 }
 
-/// y = the sum of `partials` `[parts, ..]`, in the order of the parts, `+ b`.
-fn finish(cuda: &Cuda, partials: &Tensor, b: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
-    let (count, columns) = (y.len(), y.dim());
+/// Elements `from..from + count` of y = the sum of `partials` `[parts, ..]`, in the order of the parts, `+ b`.
+fn finish(cuda: &Cuda, partials: &Tensor, b: Option<&Tensor>, y: &mut Tensor, [from, count]: [usize; 2]) -> Result<()> {
+    let columns = y.dim();
     let threads = if columns.is_multiple_of(4) { count / 4 } else { count };
     let name = if y.dtype() == DType::F32 { "bilinear_finish_f32" } else { "bilinear_finish_bf16" };
-    let launch = cuda.kernel(name).input(partials).maybe(b).output(y).value(count).value(columns as i32);
+    let to = y.device_pointer_mut() + (from * y.dtype().size()) as u64;
+    let launch = cuda.kernel(name).input(partials).maybe(b).value(to).value(count).value(columns as i32);
     launch.value(partials.rows() as i32).launch([threads.div_ceil(256), 1, 1], 256, 0)
 }
 
@@ -79,20 +82,19 @@ pub fn forward(
 ) -> Result<()> {
     let (cells, e, out) = (zs.rows(), zs.dim(), w.rows());
     let (kernel, shared) = kernels(cuda, e, block)?.forward;
-    let (rows, columns) = (cells.div_ceil(CELLS), out.div_ceil(OUTS));
     let units = e / SUBJECTS;
     let per = units.div_ceil(FORWARD_PARTS);
     let parts = units.div_ceil(per);
-    let alone = parts == 1 && b.is_none() && out.is_multiple_of(4);
-    let mut partials = match alone {
-        true => None,
-        false => Some(room_for_parts(y, parts)?),
-    };
-    let launch = cuda.kernel(kernel).input(zs).input(zo).input(w);
-    let launch = launch.maybe_output(partials.as_mut()).maybe_output(alone.then_some(&mut *y));
-    let launch = launch.value(cells as i32).value(e as i32).value(out as i32).value((per * SUBJECTS) as i32);
-    launch.launch([rows, columns, parts], 256, shared)?;
-    partials.map_or(Ok(()), |partials| finish(cuda, &partials, b, y))
+    let mut partials = room_for_parts(y, parts, cells.min(FORWARD_CELLS) * out)?;
+    for from in (0..cells).step_by(FORWARD_CELLS) {
+        let here = FORWARD_CELLS.min(cells - from);
+        let [zs, zo] = [zs, zo].map(|z| z.device_pointer() + (2 * from * e) as u64);
+        let launch = cuda.kernel(kernel).value(zs).value(zo).input(w).output(&mut partials);
+        let launch = launch.value(here as i32).value(e as i32).value(out as i32).value((per * SUBJECTS) as i32);
+        launch.launch([here.div_ceil(CELLS), out.div_ceil(OUTS), parts], 256, shared)?;
+        finish(cuda, &partials, b, y, [from, here].map(|cells| cells * out))?;
+    }
+    Ok(())
 }
 
 /// dy with rows of a multiple of STRIDE values, itself where it has them; and its column sums over groups of rows.
@@ -159,11 +161,12 @@ pub fn backward_inputs(
     let parts = parts(cuda, tiles * groups, units, 5, [1, 2, 4].into_iter().filter(|&parts| parts <= units));
     let mut partials = match parts {
         1 => None,
-        _ => Some(room_for_parts(dzo, parts)?),
+        _ => Some(room_for_parts(dzo, parts, dzo.len())?),
     };
     let launch = cuda.kernel(kernel).input(&dy).value(dy.dim() as i32).input(zs).input(zo).input(w).output(dzs);
     let launch = launch.maybe_output((parts == 1).then_some(&mut *dzo)).maybe_output(partials.as_mut());
     let launch = launch.value(cells as i32).value(e as i32).value(out as i32).value(parts as i32);
     launch.launch([tiles, groups * parts, 1], 256, shared)?;
-    partials.map_or(Ok(()), |partials| finish(cuda, &partials, None, dzo))
+    let count = dzo.len();
+    partials.map_or(Ok(()), |partials| finish(cuda, &partials, None, dzo, [0, count]))
 }
