@@ -50,14 +50,16 @@ pub struct Budget {
     pub documents: usize,
 }
 
-impl Default for Budget {
-    /// Some dozen documents: what is read before the model runs, so that every core, or the GPU, has enough to do.
-    fn default() -> Self {
-        Budget { tokens: 16 << 10, cells: 32 << 10, documents: usize::MAX }
-    }
-}
-
 impl Budget {
+    /// What is read before the model runs, so that every core, or the GPU, has enough to do: on a CPU a document of middling
+    /// length or some short ones for each thread, four times.
+    pub fn of(device: &Device) -> Self {
+        let threads = match device {
+            Device::Cpu(cpu) => cpu.threads().max(2),
+            Device::Cuda(_) => 16,
+        };
+        Budget { tokens: threads << 10, cells: threads << 11, documents: usize::MAX }
+    }
     /// What goes through the model as one of the parts of a batch. On a CPU a whole document of middling length, or some
     /// short ones: what an op needs stays in the caches. On a GPU as many rows as its kernels need to fill it.
     pub fn of_part(device: &Device) -> Self {
@@ -124,7 +126,7 @@ impl Extractor {
         })?;
         Ok(all)
     }
-    /// As [`Extractor::predict`]; `each` gets the triples of each document as soon as it and all before it are done.
+    /// As [`Extractor::predict`]; `each` gets the triples of each document in order: on a GPU as soon as it is done.
     pub fn predict_each(&self, documents: &[&Encoded], mut each: impl FnMut(Vec<Triple>) -> Result<()>) -> Result<()> {
         // Asked for a little more than is wanted: one comparison, in `above`, decides whatever is rounded.
         const MORE: f64 = 1e-3;
@@ -144,11 +146,10 @@ impl Extractor {
         let shift = self.calibration.as_ref().map_or(0.0, |c| c.shift(self.relations.code(triple.relation)));
         f64::from(triple.margin) - shift
     }
-    /// Encodes and predicts, in batches of the default budget.
+    /// Encodes and predicts.
     pub fn extract(&self, documents: &[Document]) -> Result<Vec<Vec<Triple>>> {
         let encoded: Vec<Encoded> = documents.iter().map(|d| self.encode(d)).collect::<Result<_>>()?;
-        let predict = |run: std::ops::Range<usize>| self.predict(&encoded[run].iter().collect::<Vec<_>>());
-        Ok(batches(&encoded, Budget::default()).into_iter().map(predict).collect::<Result<Vec<_>>>()?.concat())
+        self.predict(&encoded.iter().collect::<Vec<_>>())
     }
 }
 
@@ -184,8 +185,9 @@ pub fn digest_of(weights: &[f32]) -> String {
 }
 
 /// Triples of each document, between its candidate pairs.
-pub fn predict(model: &Model, documents: &[&Encoded], rule: Rule) -> Result<Vec<Vec<Triple>>> {
-    side_by_side(model, documents, |part| together(model, part, rule))
+pub fn predict<E: Borrow<Encoded>>(model: &Model, documents: &[E], rule: Rule) -> Result<Vec<Vec<Triple>>> {
+    let documents: Vec<&Encoded> = documents.iter().map(Borrow::borrow).collect();
+    side_by_side(model, &documents, |part| together(model, part, rule))
 }
 
 /// `compute`, which gives something for each document, of parts of `documents` side by side.
@@ -202,7 +204,7 @@ pub fn side_by_side<T: Send + Sync>(
     Ok(all)
 }
 
-/// As [`side_by_side`]; `each` gets what there is of each document as soon as it and all before it are done.
+/// As [`side_by_side`]; `each` gets what there is of each document in order: on a GPU as soon as it is done.
 fn one_by_one<T: Send + Sync>(
     model: &Model,
     documents: &[&Encoded],
@@ -305,13 +307,4 @@ pub fn batches<E: Borrow<Encoded>>(documents: &[E], budget: Budget) -> Vec<Range
         runs.push(start..documents.len());
     }
     runs
-}
-
-/// Triples of every document, in order.
-pub fn predict_all(model: &Model, documents: &[Encoded], rule: Rule, budget: Budget) -> Result<Vec<Vec<Triple>>> {
-    let mut all = Vec::with_capacity(documents.len());
-    for run in batches(documents, budget) {
-        all.extend(predict(model, &documents[run].iter().collect::<Vec<_>>(), rule)?);
-    }
-    Ok(all)
 }

@@ -9,6 +9,7 @@ use docre::checkpoint::{Want, build};
 use docre::data::Relations;
 use docre::data::output::Triple;
 use docre::device::Device;
+use docre::dtype::DType;
 use docre::error::Error;
 use docre::extract::{Budget, Rule, batches, predict};
 use docre::layout::{Encoded, Labels};
@@ -20,6 +21,7 @@ use docre::train::state::{self, Companions, Progress};
 use docre::train::step::Pending;
 use docre::train::{Config, Example, Trainer};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -182,6 +184,35 @@ fn what_runs_side_by_side_is_taken_in_order_until_an_error_on_the_gpu() {
             let (taken, error) = run(30, unwelcome);
             assert!(taken == (0..=last).collect::<Vec<_>>() && error.contains(why), "{taken:?}, {error}");
         }
+    }
+}
+
+#[test]
+fn what_finds_no_memory_beside_others_is_done_by_itself_on_the_gpu() {
+    let gpu = gpu();
+    for device in gpu.iter().map(|(device, _)| device.clone()).chain([Device::cpu(3).unwrap()]) {
+        let ledger = device.ledger();
+        ledger.set_limit(Some(ledger.live() + (10 << 20)));
+        let (tries, mut taken) = (AtomicUsize::new(0), Vec::new());
+        let run = |bytes: usize, taken: &mut Vec<usize>| {
+            let work = |i: usize| {
+                tries.fetch_add(1, Ordering::Relaxed);
+                let _held = device.zeros("test", DType::F32, &[bytes / 4])?;
+                sleep(Duration::from_millis(30));
+                Ok(i)
+            };
+            device.side_by_side(6, work, |i| {
+                taken.push(i);
+                Ok(())
+            })
+        };
+        let alone = run(11 << 20, &mut taken);
+        assert!(alone.is_err_and(|e| e.code() == "E-OOM") && taken.is_empty());
+        tries.store(0, Ordering::Relaxed);
+        run(6 << 20, &mut taken).unwrap();
+        assert_eq!(taken, [0, 1, 2, 3, 4, 5]);
+        assert!(tries.into_inner() > 6, "they never stood beside each other");
+        ledger.set_limit(None);
     }
 }
 

@@ -4,7 +4,7 @@ use super::workload::Workload;
 use super::{Effort, Row, Work, time};
 use crate::device::Device;
 use crate::error::Result;
-use crate::extract::{Budget, Rule, batches, predict_all};
+use crate::extract::{Budget, Rule, batches, predict};
 use crate::layout::Encoded;
 use crate::model::config::{Architecture, ModelConfig};
 use crate::model::{Batch, encoder};
@@ -72,12 +72,12 @@ pub fn encode<'a>(device: &'a Device, load: &Workload) -> Result<Pass<'a>> {
 }
 
 /// From word pieces to triples; items are documents.
-pub fn extract<'a>(device: &'a Device, load: &Workload, budget: Budget) -> Result<Pass<'a>> {
+pub fn extract<'a>(device: &'a Device, load: &Workload) -> Result<Pass<'a>> {
     let (model, documents) = (load.ready(device)?, load.encoded());
     let rule = Rule { threshold: 0.0, max_labels: 4, evidence: None };
     let (name, items) = (format!("extract {}", load.name()), documents.len() as f64);
     let work = Work { flops: flops(&model.config, &documents).iter().sum(), bytes: 0.0 };
-    let run = move || predict_all(&model, &documents, rule, budget).map(drop);
+    let run = move || predict(&model, &documents, rule).map(drop);
     Ok(Pass { name, work, items, run: Box::new(run) })
 }
 

@@ -4,7 +4,6 @@ use super::setup::{DeviceArgs, describe};
 use crate::bench::{Effort, Report, Row, Workload, kernels, model, modelled};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::extract::Budget;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -139,7 +138,7 @@ fn pass<'a>(args: &BenchArgs, device: &'a Device, load: &'a Workload) -> Result<
     match args.what {
         What::Kernels => Err(Error::usage("--serve is for encoder, extract and train")),
         What::Encoder => model::encode(device, load),
-        What::Extract => model::extract(device, load, Budget::default()),
+        What::Extract => model::extract(device, load),
         What::Train => model::train(device, load, args.batch, args.recompute),
     }
 }

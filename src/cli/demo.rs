@@ -40,7 +40,7 @@ pub fn run(args: &DemoArgs) -> Result<u8> {
     let (device, extractor) = args.model.open(&args.rule, args.verbose)?;
     let mut writer = PredictionWriter::new(std::io::stdout(), OutputFormat::Table, "", &extractor.relations);
     let mut screen = Screen::new(true);
-    let mut stream = Stream::new(&extractor, args.model.budget(), |outcome| match outcome {
+    let mut stream = Stream::new(&extractor, args.model.budget(&device), |outcome| match outcome {
         Outcome::Found { document, triples, warnings } => {
             screen.found(triples.len());
             writer.document(&document, &triples, &warnings)

@@ -136,7 +136,7 @@ fn unlabelled(files: &[PathBuf]) -> Error {
 
 fn predict(args: &EvalArgs, evaluator: &mut Evaluator) -> Result<Extractor> {
     let (device, mut extractor) = args.model.open(&args.rule, args.verbose)?;
-    judge(&mut extractor, &args.gold, args.input.options(), args.model.budget(), args.quiet, evaluator)?;
+    judge(&mut extractor, &args.gold, args.input.options(), args.model.budget(&device), args.quiet, evaluator)?;
     if args.profile {
         show_profile(&device);
     }

@@ -91,7 +91,7 @@ pub fn run(args: &ExtractArgs) -> Result<u8> {
     let wanted = wanted(&args.relations, &extractor.relations)?;
     let mut writer = PredictionWriter::new(output, args.to, &extractor.digest, &extractor.relations);
     let mut screen = Screen::new(args.quiet);
-    let mut stream = Stream::new(&extractor, args.model.budget(), |outcome| {
+    let mut stream = Stream::new(&extractor, args.model.budget(&device), |outcome| {
         let _span = device.profile().span("write");
         match outcome {
             Outcome::Found { document, mut triples, warnings } => {
@@ -124,7 +124,11 @@ pub fn read_all<F>(inputs: &[PathBuf], options: Options, stream: &mut Stream<F>)
 where
     F: FnMut(Outcome) -> Result<()>,
 {
-    inputs.iter().try_for_each(|input: &PathBuf| stream.read(data::open(input as &Path, options)?))
+    let read = |input: &PathBuf| match data::open(input as &Path, options) {
+        Ok(documents) => stream.read(documents),
+        Err(error) => stream.finish().and(Err(error)), // what was read before is answered
+    };
+    inputs.iter().try_for_each(read)
 }
 
 /// Where the time went (adds up to the wall time since the device was opened) and who held memory.

@@ -55,13 +55,14 @@ pub struct ModelArgs {
     /// Most relations of one ordered pair [default: the model's top_k]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_labels: Option<usize>,
-    /// Most word pieces of documents that are taken together (a document always goes whole)
-    #[arg(long, value_name = "N", default_value_t = Budget::default().tokens, value_parser = at_least_one)]
-    pub batch_tokens: usize,
-    /// Most ordered entity pairs of them
-    #[arg(long, value_name = "N", default_value_t = Budget::default().cells, value_parser = at_least_one)]
-    pub batch_cells: usize,
-    /// Most documents together [default: no limit]
+    /// Most word pieces of documents that are taken together, and answered together; a document always goes whole
+    /// [default: 1024 a thread, at least 2048; on a GPU 16384]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub batch_tokens: Option<usize>,
+    /// Most ordered entity pairs of them [default: 2048 a thread, at least 4096; on a GPU 32768]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub batch_cells: Option<usize>,
+    /// Most documents together; 1 answers each at once [default: no limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch_size: Option<usize>,
 }
@@ -139,9 +140,13 @@ impl ModelArgs {
         Ok(device)
     }
 
-    pub fn budget(&self) -> Budget {
-        let documents = self.batch_size.unwrap_or(usize::MAX);
-        Budget { tokens: self.batch_tokens, cells: self.batch_cells, documents }
+    pub fn budget(&self, device: &Device) -> Budget {
+        let usual = Budget::of(device);
+        Budget {
+            tokens: self.batch_tokens.unwrap_or(usual.tokens),
+            cells: self.batch_cells.unwrap_or(usual.cells),
+            documents: self.batch_size.unwrap_or(usual.documents),
+        }
     }
 }
 

@@ -64,9 +64,9 @@ pub struct ThresholdArgs {
 
 pub fn run(args: &ThresholdArgs) -> Result<u8> {
     let rule = RuleArgs { threshold: 0.0, no_calibration: true };
-    let (_, mut extractor) = args.model.open(&rule, args.verbose)?;
+    let (device, mut extractor) = args.model.open(&rule, args.verbose)?;
     let mut evaluator = Evaluator::default();
-    judge(&mut extractor, &args.gold, args.input.options(), args.model.budget(), args.quiet, &mut evaluator)?;
+    judge(&mut extractor, &args.gold, args.input.options(), args.model.budget(&device), args.quiet, &mut evaluator)?;
     let shifts = match (args.keep_threshold, args.per_relation) {
         (true, _) => Shifts::Own,
         (false, true) => Shifts::PerRelation(args.min_gold),

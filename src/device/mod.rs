@@ -70,17 +70,29 @@ impl Device {
         self.activation_dtype(logits)
     }
     /// `f(0), f(1) … f(count - 1)`, several at once, each of which may use the device; `each` gets what they make, in order,
-    /// on this thread. The first error ends it.
+    /// on this thread, up to the first error: on a GPU as it is made, on a CPU, whose threads are all busy, at the end.
+    /// What finds no memory beside the others is done again by itself, as is all behind it.
     pub fn side_by_side<R: Send + Sync>(
         &self,
         count: usize,
         f: impl Fn(usize) -> Result<R> + Sync,
         mut each: impl FnMut(R) -> Result<()>,
     ) -> Result<()> {
-        match self {
-            _ if count == 1 => each(f(0)?), // all of the device
-            Device::Cpu(cpu) => cpu.side_by_side(count, f).into_iter().try_for_each(|made| each(made?)),
-            Device::Cuda(cuda) => cuda.side_by_side(count, f, each),
+        if count == 1 {
+            return each(f(0)?); // all of the device
+        }
+        let mut done = 0;
+        let mut take = |made| {
+            done += 1;
+            each(made)
+        };
+        let ended = match self {
+            Device::Cpu(cpu) => cpu.side_by_side(count, &f).into_iter().try_for_each(|made| take(made?)),
+            Device::Cuda(cuda) => cuda.side_by_side(count, &f, take),
+        };
+        match ended {
+            Err(error) if error.code() == "E-OOM" => (done..count).try_for_each(|i| each(f(i)?)),
+            ended => ended,
         }
     }
     /// A tensor of zeros, booked under `tag`.

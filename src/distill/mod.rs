@@ -14,7 +14,7 @@ use crate::checkpoint::write_atomic;
 use crate::data::{Corpus, Relations, Tokenizer};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::extract::{Budget, batches, load_relations};
+use crate::extract::load_relations;
 use crate::layout::Encoded;
 use crate::train::logits::{self, Identity};
 use crate::train::teacher::Teacher;
@@ -237,11 +237,7 @@ fn logits_of(teacher: &Teacher, tokenizer: &Tokenizer, corpus: &Corpus, range: R
         tokenizer.encode(&document).map_err(|e| e.context(corpus.path(i).display()))
     };
     let encoded: Vec<Encoded> = range.map(encode).collect::<Result<_>>()?;
-    let mut made = Vec::with_capacity(encoded.len());
-    for run in batches(&encoded, Budget::default()) {
-        made.extend(teacher.logits(&encoded[run].iter().collect::<Vec<_>>())?);
-    }
-    Ok(made)
+    teacher.logits(&encoded.iter().collect::<Vec<_>>())
 }
 
 /// Of the files of a model directory that decide what it computes.

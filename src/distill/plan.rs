@@ -4,7 +4,7 @@ use super::{Pipeline, Stage};
 use crate::checkpoint::{Want, build_to_infer};
 use crate::data::{self, Corpus, Tokenizer};
 use crate::error::Result;
-use crate::extract::{Budget, Rule, predict_all};
+use crate::extract::{Rule, predict};
 use crate::layout::Encoded;
 use crate::model::config::ModelConfig;
 use crate::model::names::{ParamSpec, parameter_table};
@@ -77,9 +77,9 @@ fn documents_a_second(pipeline: &Pipeline, config: &train::Config, model: ModelC
     let documents = data::open(&config.data.train[0], data::Options::default())?.take(TRIAL);
     let encoded = documents.map(|document| tokenizer.encode(&document?)).collect::<Result<Vec<Encoded>>>()?;
     let rule = Rule { threshold: 0.0, max_labels: 1, evidence: None };
-    predict_all(&model, &encoded, rule, Budget::default())?; // the caches and the pool fill
+    predict(&model, &encoded, rule)?; // the caches and the pool fill
     let begin = Instant::now();
-    predict_all(&model, &encoded, rule, Budget::default())?;
+    predict(&model, &encoded, rule)?;
     let pace = encoded.len() as f64 / begin.elapsed().as_secs_f64();
     Ok(Some(pace).filter(|pace| pace.is_finite() && *pace > 0.0))
 }

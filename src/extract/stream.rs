@@ -53,7 +53,7 @@ impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
             let Some(Prepared { document, latest: Latest { position, id, .. } }) = next else { return Ok(()) };
             match document {
                 Ok((document, encoded)) => self.push(Waiting { document, encoded, position })?,
-                Err(error) if error.kind() == Kind::Io => return Err(error),
+                Err(error) if error.kind() == Kind::Io => return self.flush().and(Err(error)),
                 Err(error) => {
                     self.flush()?;
                     (self.sink)(Outcome::Refused { id, position, error })?;
@@ -63,7 +63,7 @@ impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
     }
 
     /// Predicts what still waits.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(&mut self) -> Result<()> {
         self.flush()
     }
 

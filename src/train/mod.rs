@@ -19,7 +19,7 @@ use crate::checkpoint::{Want, build};
 use crate::data::{self, Document, Relations, Tokenizer, Unknown};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::extract::{Budget, Rule, predict_all};
+use crate::extract::{Rule, predict};
 use crate::layout::Encoded;
 use crate::model::config::ModelConfig;
 use crate::rng::Stream;
@@ -311,7 +311,7 @@ impl Run {
         let model = &self.trainer.model;
         let rule = Rule { threshold: 0.0, max_labels: model.head()?.top_k, evidence: None };
         let encoded: Vec<Encoded> = self.dev.iter().map(|e| e.encoded.clone()).collect();
-        let predicted = predict_all(model, &encoded, rule, Budget::default())?;
+        let predicted = predict(model, &encoded, rule)?;
         let (mut correct, mut guessed, mut gold) = (0, 0, 0);
         for (example, triples) in self.dev.iter().zip(&predicted) {
             let n = example.encoded.mentions.len();

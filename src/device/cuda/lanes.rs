@@ -13,11 +13,11 @@ impl Cuda {
     pub fn side_by_side<R: Send>(
         &self,
         count: usize,
-        f: impl Fn(usize) -> Result<R> + Sync,
+        f: &(impl Fn(usize) -> Result<R> + Sync),
         mut each: impl FnMut(R) -> Result<()>,
     ) -> Result<()> {
         let lanes = LANES.min(count);
-        let _lanes = self.profile.lanes(lanes);
+        let _lanes = self.profile.lanes(lanes + 1); // and this thread's `each`
         let (next, (give, take)) = (AtomicUsize::new(0), mpsc::channel());
         // Ends when the others have nothing left, or nobody takes what it made.
         let lane = |give: mpsc::Sender<(usize, Result<R>)>| {
