@@ -339,12 +339,12 @@ __device__ inline void put(const GemmSums<Shape> &sums, const GemmPlace<Shape> &
     }
 }
 
-// Where a split's share of a sum waits for the others: [splits, m, n], n rounded up to whole packs.
+// Where a split's share of a sum waits for the others: [splits, m, n], n a multiple of 8.
 __device__ inline size_t partial_at(int split, int row, int column, int m, int n) {
-    return (static_cast<size_t>(split) * m + row) * ((n + 7) / 8 * 8) + column;
+    return (static_cast<size_t>(split) * m + row) * n + column;
 }
 
-// As `put` hands them over; values beyond n, which are zero, fall into the room for packs.
+// As `put` hands them over.
 struct PutPartial {
     static constexpr int COUNT = 4;
     static constexpr int UNROLL = 8;

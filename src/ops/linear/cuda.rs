@@ -66,7 +66,7 @@ impl Product {
         let plans = plans.filter(|(tile, _, splits)| *splits == 1 || splits_well(tile, [m, n, k], *splits));
         let best = plans.min_by(|a, b| cost(a.0, a.2).total_cmp(&cost(b.0, b.2)));
         let (tile, kernel, splits) = best.ok_or_else(|| cuda.refuse("linear", "no kernel".into()))?;
-        let room = splits * m * (n.next_multiple_of(8) + extra);
+        let room = splits * m * (n + extra);
         let partials = (splits > 1).then(|| like.device().alloc("linear.partials", DType::F32, &[room]));
         let blocks = [m.div_ceil(tile.m), n.div_ceil(tile.n), splits];
         Ok(Product { m, n, kernel, blocks, partials: partials.transpose()?, k })
@@ -99,7 +99,7 @@ impl Product {
 fn splits_well(tile: &Tile, [m, n, k]: [usize; 3], splits: usize) -> bool {
     let steps = k.div_ceil(tile.k);
     let share = steps.div_ceil(splits);
-    share >= 4 && share * (splits - 1) < steps && m * n.next_multiple_of(8) < i32::MAX as usize
+    share >= 4 && share * (splits - 1) < steps && m * n < i32::MAX as usize
 }
 
 /// Clocks that the busiest multiprocessor takes: a model to compare plans with, which no GPU has confirmed yet. A
