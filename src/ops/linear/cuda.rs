@@ -78,19 +78,18 @@ impl Product {
         launch.launch(self.blocks, THREADS, SHARED_BYTES)
     }
     /// The launch that adds the splits up, where there are any: `outputs` gives it its arguments between the partial
-    /// sums and the sizes. A thread takes `each` neighbours of a row, and `extra` threads have work of their own.
+    /// sums and the sizes. A thread takes 4 neighbours of a row, and `extra` threads have work of their own.
     fn sum<'a>(
         &self,
         cuda: &'a Cuda,
         kernel: &'static str,
-        each: usize,
         extra: usize,
         outputs: impl FnOnce(Launch<'a>) -> Launch<'a>,
     ) -> Result<()> {
         let Some(partials) = &self.partials else { return Ok(()) };
         let launch = outputs(cuda.kernel(kernel).input(partials));
         let launch = [self.blocks[2], self.m, self.n].into_iter().fold(launch, |l, size| l.value(size as i32));
-        let threads = self.m * self.n.div_ceil(each) + extra;
+        let threads = self.m * self.n.div_ceil(4) + extra;
         launch.launch([threads.div_ceil(256), 1, 1], 256, 0)
     }
 }
@@ -181,13 +180,13 @@ pub fn backward(
     let operands = cuda.kernel(product.kernel).input(dy).input(w).output(dx);
     let operands = operands.maybe_output(product.partials.as_mut());
     product.launch(operands, Some(stride))?;
-    product.sum(cuda, "linear_dx_sum", 4, 0, |launch| launch.output(dx))?;
+    product.sum(cuda, "linear_dx_sum", 0, |launch| launch.output(dx))?;
 
     let mut product = Product::plan(cuda, x, DW, [out, k, rows], MOST_SPLITS, 1)?;
     let operands = gradients(cuda.kernel(product.kernel).input(dy).input(x), grads, w, b);
     let operands = operands.maybe_output(product.partials.as_mut());
     product.launch(operands, Some(stride))?;
-    product.sum(cuda, "linear_dw_sum", 4, out, |launch| gradients(launch, grads, w, b))
+    product.sum(cuda, "linear_dw_sum", out, |launch| gradients(launch, grads, w, b))
 }
 
 fn gradients<'a>(launch: Launch<'a>, grads: &mut Grads, w: &Tensor, b: Option<&Tensor>) -> Launch<'a> {

@@ -87,8 +87,8 @@ pub struct Norm<'a> {
     pub eps: f64,
 }
 
-/// `LayerNorm(residual + dropout(x W^T + b))`, or `LayerNorm(x W^T + b)` without a residual, see [`layernorm`]: on a CPU row by row in the pass that makes
-/// `x W^T + b`, which is not rounded in between; else one op after the other.
+/// `LayerNorm(residual + dropout(x W^T + b))`, or `LayerNorm(x W^T + b)` without a residual, see [`layernorm`]: on a CPU
+/// row by row in the pass that makes `x W^T + b`, which is not rounded in between; else one op after the other.
 pub fn linear_norm(
     tape: &mut Tape,
     x: &Tensor,
