@@ -1,6 +1,8 @@
 //! Element types. The CPU's code is written once over [`Element`], what a tensor holds, and the [`Real`] that it
 //! computes in: f32 for f32 and bf16; f64 is the reference against which gradients and golden numbers are checked.
 
+#[cfg(target_arch = "x86_64")]
+use crate::device::cpu::bf16 as by_hand;
 use half::bf16;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
@@ -46,10 +48,7 @@ pub trait Element: Copy + Debug + Default + PartialOrd + Send + Sync + bytemuck:
     /// `to = factor * from`, rounded as [`narrow`] does.
     #[inline(always)]
     fn scale_row(factor: Self::Wide, from: &[Self], to: &mut [Self]) {
-        to.iter_mut().zip(from).for_each(
-            #[inline(always)]
-            |(to, from)| *to = Self::narrow(factor * from.wide()),
-        );
+        scale_each(factor, from, to);
     }
 }
 
@@ -70,18 +69,21 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn narrow_row(from: &[f32], to: &mut [bf16]) {
-        if !crate::device::cpu::bf16::narrow(from, to) {
-            narrow_each(from, to);
+        #[cfg(target_arch = "x86_64")]
+        if by_hand::here() {
+            // SAFETY: the machine has the instructions.
+            return unsafe { by_hand::narrow(from, to) };
         }
+        narrow_each(from, to);
     }
     #[inline(always)]
     fn scale_row(factor: f32, from: &[bf16], to: &mut [bf16]) {
-        if !crate::device::cpu::bf16::scale(factor, from, to) {
-            to.iter_mut().zip(from).for_each(
-                #[inline(always)]
-                |(to, from)| *to = bf16::narrow(factor * from.wide()),
-            );
+        #[cfg(target_arch = "x86_64")]
+        if by_hand::here() {
+            // SAFETY: the machine has the instructions.
+            return unsafe { by_hand::scale(factor, from, to) };
         }
+        scale_each(factor, from, to);
     }
 }
 
@@ -105,6 +107,14 @@ fn narrow_each<S: Element>(from: &[S::Wide], to: &mut [S]) {
     to.iter_mut().zip(from).for_each(
         #[inline(always)]
         |(to, from)| *to = S::narrow(*from),
+    );
+}
+
+#[inline(always)]
+fn scale_each<S: Element>(factor: S::Wide, from: &[S], to: &mut [S]) {
+    to.iter_mut().zip(from).for_each(
+        #[inline(always)]
+        |(to, from)| *to = S::narrow(factor * from.wide()),
     );
 }
 

@@ -6,6 +6,7 @@
 //! (Dao et al., FlashAttention, arXiv 2205.14135).
 
 use super::gemm::{Factor, Left, Mat, Packed, multiply};
+use super::rows;
 use super::scratch::Scratch;
 use super::simd::vectorize;
 use super::vector::{Exponentials, LANES, dot, max_number};
@@ -104,6 +105,11 @@ impl<'a, S: Factor> Task<'a, S> {
             #[inline(always)]
             || {
                 self.complete(scores);
+                if self.drop.is_off()
+                    && let Some([top, total]) = rows::exponentials(scores, scale, to)
+                {
+                    return (top + total.ln(), S::Wide::ONE / total);
+                }
                 let top = max_number(scores) * scale;
                 let mut sum = Exponentials::new(scale, top);
                 let mut piece = [S::Wide::ZERO; PIECE];

@@ -1,11 +1,13 @@
 //! The CPU backend: threads, matrix product, vector math.
 
 pub mod attention;
-pub mod bf16;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16;
 pub mod cores;
 pub mod gemm;
 pub mod math;
 pub mod pool;
+pub mod rows;
 pub mod scratch;
 pub mod simd;
 pub mod vector;

@@ -62,12 +62,20 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     match level() {
         // SAFETY: `level` returned this variant only after the CPU reported these features.
-        Level::Avx512Bf16 | Level::Avx512 => return unsafe { run_avx512(kernel) },
+        Level::Avx512Bf16 => return unsafe { run_avx512bf16(kernel) },
+        // SAFETY: as above.
+        Level::Avx512 => return unsafe { run_avx512(kernel) },
         // SAFETY: as above.
         Level::Avx2 => return unsafe { run_avx2(kernel) },
         Level::Portable => {}
     }
     kernel.run::<false>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+fn run_avx512bf16<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<true>()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -3,8 +3,8 @@
 //! Blocks are fixed by the row length alone, so that no bit depends on the number of threads, and a
 //! row's bits do not depend on the rows beside it.
 
-use super::simd::vectorize;
-use crate::dtype::{Element, Real};
+use super::simd::{self, Level, vectorize};
+use crate::dtype::{DType, Element, Real};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -93,10 +93,28 @@ impl<T: Real> Exponentials<T> {
     }
 }
 
-/// In steps of fixed lengths, which become vector code.
+/// In steps of fixed lengths, each of which is to become vector code: of f32 by hand where there are instructions for it,
+/// as compilers add one lane after another.
 #[inline(always)]
 fn pairwise<T: Real>(lanes: [T; LANES]) -> T {
+    #[cfg(target_arch = "x86_64")]
+    if T::DTYPE == DType::F32 && simd::level() <= Level::Avx512 {
+        // SAFETY: the machine has the instructions.
+        return bytemuck::cast(unsafe { pairwise_in_registers(bytemuck::cast_slice(&lanes)) });
+    }
     fold(lanes, |a, b| a + b)
+}
+
+/// # Safety
+/// The machine has AVX-512 F.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pairwise_in_registers(lanes: &[f32]) -> f32 {
+    use std::arch::x86_64::*;
+    // SAFETY: 16 elements.
+    let halves = [&lanes[..16], &lanes[16..32]].map(|x| unsafe { _mm512_loadu_ps(x.as_ptr()) });
+    super::bf16::total(halves)
 }
 
 #[inline(always)]

@@ -1,3 +1,4 @@
+use crate::device::cpu::rows;
 use crate::device::cpu::scratch::Scratch;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{PARTIAL, add_to, block, chunk, dot, parts, sum};
@@ -16,7 +17,7 @@ pub fn forward<S: Element>(
 ) {
     let (dim, size) = (x.dim(), chunk(block(x.dim()), x.dim()));
     let (x, branch) = (x.slice::<S>(), branch.map(|b| b.slice::<S>()));
-    let params = (weight.slice::<S>(), bias.slice::<S>(), S::Wide::of(eps));
+    let norm = rows::Norm { weight: weight.slice::<S>(), bias: bias.slice(), eps: S::Wide::of(eps) };
     let saved = parts::<S>(saved, size, x.len().div_ceil(size));
     let stats = stats.slice_mut::<S::Wide>().par_chunks_mut(2 * block(dim));
     let outputs = y.slice_mut::<S>().par_chunks_mut(size).zip(stats).zip(saved);
@@ -26,48 +27,20 @@ pub fn forward<S: Element>(
         vectorize(
             #[inline(always)]
             || {
-                for (i, (y, stats)) in y.chunks_exact_mut(dim).zip(stats.chunks_exact_mut(2)).enumerate() {
+                for (i, (y, stats)) in y.chunks_exact_mut(dim).zip(stats.as_chunks_mut().0).enumerate() {
                     let at = first + i * dim;
-                    add_branch(&x[at..at + dim], branch.map(|b| &b[at..at + dim]), drop, at as u64, &mut row);
-                    if let Some(saved) = saved.get_mut(i * dim..(i + 1) * dim) {
-                        narrow(&row, saved);
+                    let x = &x[at..at + dim];
+                    widen(branch.map_or(x, |branch| &branch[at..at + dim]), &mut row);
+                    let residual = if branch.is_some() { x } else { &[] };
+                    if branch.is_some() {
+                        drop.apply(at as u64, &mut row);
                     }
-                    normalise(&mut row, params, stats);
-                    narrow(&row, y);
+                    let sum = saved.get_mut(i * dim..(i + 1) * dim).unwrap_or_default();
+                    *stats = rows::norm(&mut row, [residual], norm, rows::Normed { sum, y, rest: &mut [] });
                 }
             },
         );
     });
-}
-
-#[inline(always)]
-fn add_branch<S: Element>(x: &[S], branch: Option<&[S]>, drop: Dropout, at: u64, row: &mut [S::Wide]) {
-    widen(branch.unwrap_or(x), row);
-    if branch.is_some() {
-        drop.apply(at, row);
-        add_to(row, x);
-    }
-}
-
-/// Normalises a row in place; its mean and 1 / sqrt(var + eps) go to `stats`.
-#[inline(always)]
-pub fn normalise<S: Element>(y: &mut [S::Wide], (weight, bias, eps): (&[S], &[S], S::Wide), stats: &mut [S::Wide]) {
-    let n = S::Wide::of(y.len() as f64);
-    let mean = sum(
-        y,
-        #[inline(always)]
-        |v| v,
-    ) / n;
-    let var = sum(
-        y,
-        #[inline(always)]
-        |v| (v - mean) * (v - mean),
-    ) / n;
-    let scale = S::Wide::ONE / (var + eps).sqrt();
-    for ((y, w), b) in y.iter_mut().zip(weight).zip(bias) {
-        *y = (*y - mean) * scale * w.wide() + b.wide();
-    }
-    (stats[0], stats[1]) = (mean, scale);
 }
 
 pub fn backward<S: Element>(

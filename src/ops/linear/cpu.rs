@@ -1,11 +1,10 @@
 use super::{Norm, Stream};
 use crate::device::cpu::gemm::int8::Tokens;
 use crate::device::cpu::gemm::{Block, Factor, Mat, Product, Right, block_rows, gemm};
-use crate::device::cpu::math::gelu;
+use crate::device::cpu::rows;
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{add_column_sums, add_to, parts};
 use crate::dtype::{Element, Real, narrow};
-use crate::ops::layernorm::cpu::normalise;
 use crate::rng::Dropout;
 use crate::tape::Grads;
 use crate::tensor::Tensor;
@@ -42,20 +41,27 @@ impl<'a, S: Factor> Forward<'a, S> {
         let product = Product::new((rows, out, k), &x, packed.map_or(Right::Matrix(&w), Right::Packed));
         product.run(outs, finish);
     }
-    /// The bias of `columns`, added to a row of sums.
+    /// The bias from column `first` on of rows of `len`, or nothing.
     #[inline(always)]
-    fn add_bias(&self, first: usize, sums: &mut [S::Wide]) {
-        if let Some(bias) = self.bias {
-            sums.iter_mut().zip(&bias[first..]).for_each(|(sum, b)| *sum += b.wide());
-        }
+    fn bias(&self, first: usize, len: usize) -> &'a [S] {
+        part(self.bias, first, len)
     }
+}
+
+/// `len` elements from `first` on of what may not be there.
+#[inline(always)]
+fn part<S>(of: Option<&[S]>, first: usize, len: usize) -> &[S] {
+    of.map_or(&[], |all| &all[first..first + len])
 }
 
 /// y is of x's type or, for logits, wide.
 pub fn forward<S: Factor>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Option<&Tensor>, y: &mut Tensor) {
     match y.dtype() == S::DTYPE {
-        true => forward_into::<S, S>(x, w, b, residual, y, narrow),
-        false => forward_into::<S, S::Wide>(x, w, b, residual, y, |sums, y| y.copy_from_slice(sums)),
+        true => forward_into::<S, S>(x, w, b, residual, y, rows::add),
+        false => forward_into::<S, S::Wide>(x, w, b, residual, y, |sums, adds, y| {
+            adds.iter().for_each(|add| add_to(sums, add));
+            y.copy_from_slice(sums);
+        }),
     }
 }
 
@@ -65,23 +71,17 @@ fn forward_into<S: Factor, Y: Element>(
     b: Option<&Tensor>,
     residual: Option<&Tensor>,
     y: &mut Tensor,
-    round: impl Fn(&[S::Wide], &mut [Y]) + Sync,
+    finish: impl Fn(&mut [S::Wide], [&[S]; 2], &mut [Y]) + Sync,
 ) {
     let (out, residual) = (w.rows(), residual.map(|r| r.slice::<S>()));
     let forward = Forward::<S>::new(x, w, b);
     let blocks = y.slice_mut::<Y>().par_chunks_mut((block_rows(x.rows()) * out).max(1));
     forward.run(blocks, |block, sums, y| {
-        let first = block.columns.start;
+        let (first, len) = (block.columns.start, block.columns.len());
         for (row, (sums, y)) in block.rows.clone().zip(block.rows_mut(sums, y, out)) {
             vectorize(
                 #[inline(always)]
-                || {
-                    forward.add_bias(first, sums);
-                    if let Some(r) = residual {
-                        sums.iter_mut().zip(&r[row * out + first..]).for_each(|(sum, r)| *sum += r.wide());
-                    }
-                    round(sums, y);
-                },
+                || finish(sums, [forward.bias(first, len), part(residual, row * out + first, len)], y),
             );
         }
     });
@@ -95,22 +95,13 @@ pub fn forward_gelu<S: Factor>(x: &Tensor, w: &Tensor, b: &Tensor, z: Option<&mu
     let kept = parts::<S>(z, size, y.len().div_ceil(size));
     let blocks = y.slice_mut::<S>().par_chunks_mut(size).zip(kept);
     forward.run(blocks, |block, sums, (y, z)| {
-        let columns = block.columns.clone();
+        let (first, len) = (block.columns.start, block.columns.len());
         for (i, (sums, y)) in block.rows_mut(sums, y, out).enumerate() {
-            let z = z.get_mut(i * out..(i + 1) * out);
+            let at = i * out + first;
+            let z = z.get_mut(at..at + len).unwrap_or_default();
             vectorize(
                 #[inline(always)]
-                || {
-                    forward.add_bias(columns.start, sums);
-                    if let Some(z) = z {
-                        narrow(sums, &mut z[columns.clone()]);
-                    }
-                    sums.iter_mut().for_each(
-                        #[inline(always)]
-                        |sum| *sum = gelu(*sum),
-                    );
-                    narrow(sums, y);
-                },
+                || rows::gelu(sums, [forward.bias(first, len)], z, y),
             );
         }
     });
@@ -134,35 +125,33 @@ pub fn forward_norm<S: Factor>(
     norm: &Norm<'_>,
     into: Normed<'_>,
 ) {
-    let (out, rows) = (w.rows(), block_rows(x.rows()));
-    let (size, params) =
-        ((rows * out).max(1), (norm.weight.slice::<S>(), norm.bias.slice::<S>(), S::Wide::of(norm.eps)));
+    let (out, height) = (w.rows(), block_rows(x.rows()));
+    let size = (height * out).max(1);
+    let norm =
+        rows::Norm { weight: norm.weight.slice::<S>(), bias: norm.bias.slice::<S>(), eps: S::Wide::of(norm.eps) };
     let forward = Forward::<S>::new(x, w, Some(b));
     let count = into.y.len().div_ceil(size);
     let kept = parts::<S>(into.sum, size, count).into_par_iter().zip(parts::<S>(into.rest, size, count));
-    let stats = into.stats.slice_mut::<S::Wide>().par_chunks_mut(2 * rows);
+    let stats = into.stats.slice_mut::<S::Wide>().par_chunks_mut(2 * height);
     let blocks = into.y.slice_mut::<S>().par_chunks_mut(size).zip(stats).zip(kept);
+    let stream =
+        residual.map_or([None; 2], |stream| [Some(&stream.x), stream.rest.as_ref()].map(|t| Some(t?.slice::<S>())));
     forward.run(blocks, |block, sums, ((y, stats), (kept, rest))| {
-        let lines = sums.chunks_exact_mut(out).zip(y.chunks_exact_mut(out)).zip(stats.chunks_exact_mut(2));
+        let lines = sums.chunks_exact_mut(out).zip(y.chunks_exact_mut(out)).zip(stats.as_chunks_mut().0);
         for (i, ((row, y), stats)) in lines.enumerate() {
             let (here, at) = (i * out..(i + 1) * out, (block.rows.start + i) * out);
+            let sum = kept.get_mut(here.clone()).unwrap_or_default();
+            let rest = rest.get_mut(here).unwrap_or_default();
+            let [first, second] = stream.map(|of| part(of, at, out));
             vectorize(
                 #[inline(always)]
                 || {
-                    forward.add_bias(0, row);
-                    drop.apply(at as u64, row);
-                    for part in residual.iter().flat_map(|stream| stream.parts()) {
-                        add_to(row, &part.slice::<S>()[at..at + out]);
+                    let mut bias = forward.bias(0, out);
+                    if !drop.is_off() {
+                        add_to(row, std::mem::take(&mut bias));
+                        drop.apply(at as u64, row);
                     }
-                    if let Some(kept) = kept.get_mut(here.clone()) {
-                        narrow(row, kept);
-                    }
-                    normalise(row, params, stats);
-                    narrow(row, y);
-                    if let Some(rest) = rest.get_mut(here) {
-                        row.iter_mut().zip(&*y).for_each(|(x, y)| *x -= y.wide());
-                        narrow(row, rest);
-                    }
+                    *stats = rows::norm(row, [bias, first, second], norm, rows::Normed { sum, y, rest });
                 },
             );
         }
