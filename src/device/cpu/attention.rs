@@ -9,7 +9,7 @@ use super::gemm::{Factor, Left, Mat, Packed, multiply};
 use super::rows;
 use super::scratch::Scratch;
 use super::simd::vectorize;
-use super::vector::{Exponentials, LANES, dot, max_number};
+use super::vector::{LANES, dot};
 use crate::dtype::{Real, narrow};
 use crate::rng::Dropout;
 use rayon::prelude::*;
@@ -96,32 +96,22 @@ impl<'a, S: Factor> Task<'a, S> {
         scores[len - 1] += S::Wide::of(self.seq.last_key_bias) / self.heads.scale();
         scores[len..].fill(S::Wide::NEG_INFINITY);
     }
-    /// The exponentials of row `i` of scores over the largest, dropped out and rounded, in pieces that stay in the
-    /// first-level cache; the row's log-sum-exp, and what makes them probabilities. A NaN among the scores makes both one.
+    /// The exponentials of row `i` of scores over the largest, dropped out and rounded; the row's log-sum-exp, and what
+    /// makes them probabilities. A NaN among the scores makes both one.
     fn exponentials(&self, i: usize, scores: &mut [S::Wide], to: &mut [S]) -> (S::Wide, S::Wide) {
-        const PIECE: usize = 256;
         let scale = self.heads.scale::<S::Wide>();
         vectorize(
             #[inline(always)]
             || {
                 self.complete(scores);
-                if self.drop.is_off()
-                    && let Some([top, total]) = rows::exponentials(scores, scale, to)
-                {
-                    return (top + total.ln(), S::Wide::ONE / total);
-                }
-                let top = max_number(scores) * scale;
-                let mut sum = Exponentials::new(scale, top);
-                let mut piece = [S::Wide::ZERO; PIECE];
-                let mut element = self.heads.element(self.row(i), self.head);
-                for (scores, to) in scores.chunks(PIECE).zip(to.chunks_mut(PIECE)) {
-                    let piece = &mut piece[..scores.len()];
-                    sum.add(scores, piece);
-                    self.drop.apply(element, piece);
-                    narrow(piece, to);
-                    element += PIECE as u64;
-                }
-                let total = sum.sum();
+                let [top, total] = if self.drop.is_off() {
+                    rows::exponentials(scores, scale, Some(to))
+                } else {
+                    let found = rows::exponentials::<S>(scores, scale, None);
+                    self.drop.apply(self.heads.element(self.row(i), self.head), scores);
+                    narrow(scores, to);
+                    found
+                };
                 (top + total.ln(), S::Wide::ONE / total)
             },
         )

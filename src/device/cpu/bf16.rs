@@ -114,25 +114,29 @@ pub fn norm<const N: usize>(
 /// See [`rows::exponentials`](super::rows::exponentials). Rows of whole blocks of 32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
-pub fn exponentials(x: &[f32], scale: f32, to: &mut [bf16]) -> [f32; 2] {
-    let (blocks, _) = x.as_chunks::<32>();
-    let halves = |x: &[f32; 32]| {
-        let (halves, _) = x.as_chunks();
-        [load(&halves[0]), load(&halves[1])]
-    };
+pub fn exponentials(x: &mut [f32], scale: f32, to: Option<&mut [bf16]>) -> [f32; 2] {
+    let blocks = x.as_chunks_mut::<16>().0.as_chunks_mut::<2>().0;
+    let halves = |[low, high]: &[[f32; 16]; 2]| [load(low), load(high)];
     let mut most = [_mm512_set1_ps(f32::NEG_INFINITY); 2];
-    for block in blocks {
+    for block in &*blocks {
         let [low, high] = halves(block);
         most = [_mm512_max_ps(most[0], low), _mm512_max_ps(most[1], high)];
     }
     let top = _mm512_reduce_max_ps(_mm512_max_ps(most[0], most[1])) * scale;
     let [by, less] = [scale, -top].map(|x| _mm512_set1_ps(x * LOG2_E));
     let mut sums = [_mm512_setzero_ps(); 2];
-    for (block, to) in blocks.iter().zip(to.as_chunks_mut::<32>().0) {
+    let mut to = to.map(|to| to.as_chunks_mut::<32>().0);
+    for (i, block) in blocks.iter_mut().enumerate() {
         let [low, high] = halves(block).map(|x| exp2(_mm512_fmadd_ps(x, by, less)));
         sums = [_mm512_add_ps(sums[0], low), _mm512_add_ps(sums[1], high)];
-        // SAFETY: both are 64 bytes of any bits.
-        *to = unsafe { std::mem::transmute::<__m512bh, [bf16; 32]>(_mm512_cvtne2ps_pbh(high, low)) };
+        match &mut to {
+            // SAFETY: both are 64 bytes of any bits.
+            Some(to) => to[i] = unsafe { std::mem::transmute::<__m512bh, [bf16; 32]>(_mm512_cvtne2ps_pbh(high, low)) },
+            None => {
+                put(low, &mut block[0]);
+                put(high, &mut block[1]);
+            }
+        }
     }
     [top, total(sums)]
 }

@@ -2,7 +2,7 @@
 //! `adds` are rows to add to it, an empty one nothing. Called within [`vectorize`](super::simd::vectorize).
 
 use super::math;
-use super::vector::{add_to, sum};
+use super::vector::{LANES, add_to, max_number, pairwise, sum};
 use crate::dtype::{Element, Real, narrow};
 #[cfg(target_arch = "x86_64")]
 use {super::bf16, crate::dtype::DType};
@@ -11,7 +11,7 @@ use {super::bf16, crate::dtype::DType};
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn by_hand<S: Element>(len: usize) -> bool {
-    S::DTYPE == DType::BF16 && len.is_multiple_of(32) && bf16::here()
+    S::DTYPE == DType::BF16 && len.is_multiple_of(LANES) && bf16::here()
 }
 
 /// `to = x + adds`, rounded. Leaves x with what it likes.
@@ -118,16 +118,26 @@ fn normalise<S: Element>(x: &mut [S::Wide], Norm { weight, bias, eps }: Norm<'_,
     [mean, scale]
 }
 
-/// `to = exp(scale * (x - largest x))`, rounded, where there are instructions for it; `scale` times the largest x, and the
-/// sum of `to` before rounding. A NaN in x makes the sum one.
+/// `exp(scale (x - largest x))` of whole blocks of [`LANES`], rounded, in `to` or, without one, as they are in x; `scale`
+/// times the largest x, and the sum before rounding, in the order of [`sum`]. A NaN in x makes the sum one.
 #[inline(always)]
-pub fn exponentials<S: Element>(x: &[S::Wide], scale: S::Wide, to: &mut [S]) -> Option<[S::Wide; 2]> {
+pub fn exponentials<S: Element>(x: &mut [S::Wide], scale: S::Wide, to: Option<&mut [S]>) -> [S::Wide; 2] {
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
-        let (x, to) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(to));
+        let (x, to) = (bytemuck::cast_slice_mut(x), to.map(bytemuck::cast_slice_mut));
         // SAFETY: the machine has the instructions.
-        return Some(unsafe { bf16::exponentials(x, bytemuck::cast(scale), to) }.map(bytemuck::cast));
+        return unsafe { bf16::exponentials(x, bytemuck::cast(scale), to) }.map(bytemuck::cast);
     }
-    let _ = (x, scale, to);
-    None
+    let top = max_number(x) * scale;
+    let mut lanes = [S::Wide::ZERO; LANES];
+    for block in x.as_chunks_mut::<LANES>().0 {
+        for i in 0..LANES {
+            block[i] = block[i].fma(scale, -top).exp();
+            lanes[i] += block[i];
+        }
+    }
+    if let Some(to) = to {
+        narrow(x, to);
+    }
+    [top, pairwise(lanes)]
 }

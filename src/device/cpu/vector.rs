@@ -50,53 +50,10 @@ pub fn sum2<S: Element>(x: &[S], y: &[S], f: impl Fn(S::Wide, S::Wide) -> S::Wid
     pairwise(black_box(lanes))
 }
 
-/// A sum of exponentials in the making, in the order of [`sum`].
-pub struct Exponentials<T> {
-    scale: T,
-    top: T,
-    lanes: [T; LANES],
-}
-
-impl<T: Real> Exponentials<T> {
-    /// Of `exp(scale x - top)`.
-    #[inline(always)]
-    pub fn new(scale: T, top: T) -> Self {
-        Exponentials { scale, top, lanes: [T::ZERO; LANES] }
-    }
-    /// Writes the exponentials of `x` and adds them. All calls but the last one take whole [`LANES`].
-    #[inline(always)]
-    pub fn add(&mut self, x: &[T], to: &mut [T]) {
-        let (blocks, rest) = x.as_chunks::<LANES>();
-        let (outs, out_rest) = to.as_chunks_mut::<LANES>();
-        for (x, to) in blocks.iter().zip(outs) {
-            self.add_block(x, to);
-        }
-        if rest.is_empty() {
-            return;
-        }
-        // A whole block too: one by one the last few would take as long as all others.
-        let (mut last, mut out) = ([T::NEG_INFINITY; LANES], [T::ZERO; LANES]);
-        last[..rest.len()].copy_from_slice(rest);
-        self.add_block(&last, &mut out);
-        out_rest.copy_from_slice(&out[..rest.len()]);
-    }
-    #[inline(always)]
-    fn add_block(&mut self, x: &[T; LANES], to: &mut [T; LANES]) {
-        for i in 0..LANES {
-            to[i] = x[i].fma(self.scale, -self.top).exp();
-            self.lanes[i] += to[i];
-        }
-    }
-    #[inline(always)]
-    pub fn sum(self) -> T {
-        pairwise(self.lanes)
-    }
-}
-
-/// In steps of fixed lengths, each of which is to become vector code: of f32 by hand where there are instructions for it,
+/// The sum of lanes, in steps of fixed lengths, each of which is to become vector code: of f32 by hand where there are instructions for it,
 /// as compilers add one lane after another.
 #[inline(always)]
-fn pairwise<T: Real>(lanes: [T; LANES]) -> T {
+pub fn pairwise<T: Real>(lanes: [T; LANES]) -> T {
     #[cfg(target_arch = "x86_64")]
     if T::DTYPE == DType::F32 && simd::level() <= Level::Avx512 {
         // SAFETY: the machine has the instructions.
