@@ -146,7 +146,7 @@ fn every_help_shows_examples() {
 #[test]
 fn wrong_flags_are_usage_errors() {
     let room = Room::with_model();
-    let wrong: [&[&str]; 18] = [
+    let wrong: [&[&str]; 19] = [
         &[],
         &["extract"],
         &["extract", "x", "--to", "pdf"],
@@ -165,6 +165,7 @@ fn wrong_flags_are_usage_errors() {
         &["extract", "x", "--evidence", "--evidence-threshold", "nan"],
         &["extract", "x", "--evidence", "--to", "tsv"],
         &["extract", "x", "--evidence", "--to", "table"],
+        &["eval", "--gold", "x", "--pred", "x", "--evidence"],
     ];
     for args in wrong {
         assert_eq!(room.run(args).code, 2, "{args:?}");
@@ -397,13 +398,18 @@ fn eval_of_a_model_is_eval_of_its_output() {
     };
     // Only lines have margins, and only the model knows what lies below the threshold.
     let curves = |report: &mut Value| report.as_object_mut().unwrap().remove("curves");
-    for gold in [TWO, BIORED, CDR] {
-        let mut of_model = figures(gold, &["-m", "model", threshold]);
+    let evidence = &["--evidence", "--evidence-threshold", "0.09"][..];
+    for (gold, evidence) in [(TWO, &[][..]), (TWO, evidence), (BIORED, &[]), (CDR, &[])] {
+        let mut of_model = figures(gold, &[&["-m", "model", threshold], evidence].concat());
         let of_model_curves = curves(&mut of_model).unwrap();
         assert!(of_model["predicted"].as_u64().unwrap() > 0, "{gold}: {of_model}");
-        assert_eq!(of_model["duplicates"], 0, "{gold}");
+        assert_eq!(
+            (&of_model["duplicates"], of_model["evidence"].is_null()),
+            (&json!(0), evidence.is_empty()),
+            "{gold}"
+        );
         for (to, file) in [("jsonl", "p.jsonl"), ("docred", "p.json")] {
-            room.run(&["extract", "-m", "model", threshold, gold, "--to", to, "-o", file]).ok();
+            room.run(&[&["extract", "-m", "model", threshold, gold, "--to", to, "-o", file], evidence].concat()).ok();
             let mut of_file = figures(gold, &["--pred", file]);
             let of_file_curves = curves(&mut of_file);
             assert_eq!(of_file, of_model, "{gold} {to}");

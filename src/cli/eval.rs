@@ -1,7 +1,7 @@
 //! `docre eval`
 
 use super::extract::{Screen, read_all, show_profile};
-use super::setup::{InputArgs, ModelArgs, RuleArgs};
+use super::setup::{EvidenceArgs, InputArgs, ModelArgs, RuleArgs};
 use crate::checkpoint::write_atomic;
 use crate::data::{self, Document, Options};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Score predictions, or a model, against gold documents
 ///
 /// F1 as the official evaluation of DocRED and Re-DocRED counts it, Ign F1 where a training set is given,
-/// evidence F1 where predictions name sentences, and more. All figures are percent. Undirected relations (PubTator)
+/// evidence F1 where predictions name sentences (a model, with --evidence), and more. All figures are percent. Undirected relations (PubTator)
 /// are pairs of concept ids with a type, whichever of the two a prediction calls head.
 ///
 /// Where every prediction has its margin, --json also has the curve of precision and recall over shifts of
@@ -53,6 +53,8 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub rule: RuleArgs,
     #[command(flatten)]
+    pub evidence: EvidenceArgs,
+    #[command(flatten)]
     pub input: InputArgs,
     /// Also write the figures as a page for a browser, in one file
     #[arg(long, value_name = "FILE")]
@@ -88,6 +90,9 @@ struct Figures {
 }
 
 pub fn run(args: &EvalArgs) -> Result<u8> {
+    if args.pred.is_some() && args.evidence.evidence {
+        return Err(Error::usage("--evidence asks a model; predictions have theirs or none").fix("leave it out"));
+    }
     let facts = read_facts(&args.train_facts)?;
     let mut evaluator = Evaluator::default();
     let mut extractor = None;
@@ -136,6 +141,7 @@ fn unlabelled(files: &[PathBuf]) -> Error {
 
 fn predict(args: &EvalArgs, evaluator: &mut Evaluator) -> Result<Extractor> {
     let (device, mut extractor) = args.model.open(&args.rule, args.verbose)?;
+    extractor.rule.evidence = args.evidence.least();
     judge(&mut extractor, &args.gold, args.input.options(), args.model.budget(&device), args.quiet, evaluator)?;
     if args.profile {
         show_profile(&device);

@@ -2,12 +2,12 @@
 
 use super::output::Output;
 use super::progress::Progress;
-use super::setup::{InputArgs, ModelArgs, RuleArgs};
+use super::setup::{EvidenceArgs, InputArgs, ModelArgs, RuleArgs};
 use crate::data::output::{OutputFormat, PredictionWriter, Triple};
 use crate::data::{self, Options, Relations};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::extract::{EVIDENCE_THRESHOLD, Outcome, Stream};
+use crate::extract::{Outcome, Stream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -47,13 +47,8 @@ pub struct ExtractArgs {
     /// Only these relations, by code or name [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub relations: Vec<String>,
-    /// Name the evidence of each relation, as indices of sentences (jsonl, docred). Trained with objective.evidence, a
-    /// model finds it; others show where their attention goes
-    #[arg(long)]
-    pub evidence: bool,
-    /// A sentence is evidence with more than this part of the pair's attention
-    #[arg(long, value_name = "PART", default_value_t = EVIDENCE_THRESHOLD, requires = "evidence", value_parser = part)]
-    pub evidence_threshold: f64,
+    #[command(flatten)]
+    pub evidence: EvidenceArgs,
     /// What to do with a document that is refused
     #[arg(long, value_enum, default_value = "stop")]
     pub on_error: OnError,
@@ -82,11 +77,11 @@ pub enum OnError {
 const SOME_REFUSED: u8 = 1;
 
 pub fn run(args: &ExtractArgs) -> Result<u8> {
-    if args.evidence && !matches!(args.to, OutputFormat::Jsonl | OutputFormat::Docred) {
+    if args.evidence.evidence && !matches!(args.to, OutputFormat::Jsonl | OutputFormat::Docred) {
         return Err(Error::usage("this format has no place for --evidence").fix("--to jsonl or --to docred"));
     }
     let (device, mut extractor) = args.model.open(&args.rule, args.verbose)?;
-    extractor.rule.evidence = args.evidence.then_some(args.evidence_threshold);
+    extractor.rule.evidence = args.evidence.least();
     let output = Output::create(&args.output)?;
     let wanted = wanted(&args.relations, &extractor.relations)?;
     let mut writer = PredictionWriter::new(output, args.to, &extractor.digest, &extractor.relations);
@@ -150,10 +145,6 @@ pub fn peak_memory() -> Option<usize> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib << 10)
-}
-
-fn part(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|n| (0.0..=1.0).contains(n)).ok_or_else(|| "a number from 0 to 1".into())
 }
 
 /// By class, whether its relations are wanted; none: all are.

@@ -5,7 +5,7 @@ use crate::data::{Format, Options, Unit};
 use crate::device::{Device, cpu::simd, cuda};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::extract::{Budget, Extractor};
+use crate::extract::{Budget, EVIDENCE_THRESHOLD, Extractor};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -76,6 +76,29 @@ pub struct RuleArgs {
     /// As if the model had no calibration.json (`docre threshold` writes one)
     #[arg(long)]
     pub no_calibration: bool,
+}
+
+/// The sentences that a relation rests on.
+#[derive(clap::Args, Debug)]
+pub struct EvidenceArgs {
+    /// Name the evidence of each relation, as indices of sentences. Trained with objective.evidence, a model finds it;
+    /// others show where their attention goes
+    #[arg(long)]
+    pub evidence: bool,
+    /// A sentence is evidence with more than this part of the pair's attention
+    #[arg(long, value_name = "PART", default_value_t = EVIDENCE_THRESHOLD, requires = "evidence", value_parser = part)]
+    pub evidence_threshold: f64,
+}
+
+impl EvidenceArgs {
+    /// [`Rule::evidence`](crate::extract::Rule::evidence).
+    pub fn least(&self) -> Option<f64> {
+        self.evidence.then_some(self.evidence_threshold)
+    }
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n| (0.0..=1.0).contains(n)).ok_or_else(|| "a number from 0 to 1".into())
 }
 
 /// How to read the files of documents.
