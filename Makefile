@@ -77,3 +77,4 @@ bench: softgpu
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	scripts/portable-check.sh

@@ -5,16 +5,16 @@
 //! column of B, known when the weight is packed. (Symmetric per-channel weights and per-token activations: Jacob et
 //! al., arXiv 1712.05877; Dettmers et al., arXiv 2208.07339.)
 
-#[cfg(target_arch = "x86_64")]
-use super::dot;
 use super::tile::{Operand, Out, Rows, Sum};
 use super::{AsLeft, Block, Left, Packed, Panels, Product, Right};
 use crate::device::cpu::scratch::Scratch;
-use crate::device::cpu::simd::{self, Level, vectorize};
+use crate::device::cpu::simd::vectorize;
 use crate::dtype::Element;
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
+use {super::dot, crate::device::cpu::simd};
 
 /// Values of k that a sum of 32 bits takes: 127 * 127 times as many stay below 2^31. (With 128 added to the left ones a
 /// sum may wrap around on its way; taking the same off again brings it back.)
@@ -32,7 +32,7 @@ impl Operand for u8 {
     fn tile<const MR: usize, const NR: usize, const FMA: bool>(a: Rows<'_, u8>, b: &[[[i8; 4]; NR]], c: Out<'_, i32>) {
         a.check(b.len(), 4);
         #[cfg(target_arch = "x86_64")]
-        if NR == dot::COLUMNS && MR <= dot::ROWS && simd::level() == Level::Avx512Bf16 {
+        if NR == dot::COLUMNS && MR <= dot::ROWS && simd::level() == simd::Level::Avx512Bf16 {
             return dot::int8::tile(a, b.as_flattened(), c);
         }
         let mut acc = [[0i32; NR]; MR];

@@ -1,7 +1,8 @@
 //! Register tiles: the inner loop of every product.
 
+use super::CHUNK;
 #[cfg(target_arch = "x86_64")]
-use super::{CHUNK, dot};
+use super::dot;
 use crate::device::cpu::simd::{self, Level};
 use crate::dtype::{Element, Real};
 use half::bf16;
