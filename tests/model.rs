@@ -10,6 +10,7 @@ use docre::dtype::DType;
 use docre::extract::{EVIDENCE_THRESHOLD, Rule, predict};
 use docre::layout::{Encoded, Labels, Tables};
 use docre::model::batch::plan_windows;
+use docre::model::config::ModelConfig;
 use docre::model::{Batch, Model};
 use docre::ops::axial::{Axes, axial};
 use docre::ops::layernorm::layernorm;
@@ -98,18 +99,26 @@ fn logits(model: &Model, documents: &[&Encoded]) -> Vec<Vec<u64>> {
     all
 }
 
+/// What a test says of a head, and the models with it.
+fn widths(head: &Value) -> [(String, ModelConfig); 2] {
+    [(head.to_string(), tiny::config(head.clone())), (format!("{head}, wide"), tiny::wide_config(head.clone()))]
+}
+
 /// Weights as products take them give the bits that weights to be trained give, in either precision, on any number of
 /// threads, a document alone or in company.
 #[test]
 fn weights_ready_for_use_change_no_bit() {
-    for head in [
+    for (head, config) in [
         json!({}),
         json!({"axial": "sequential", "block_size": 1}),
         json!({"pad_entities": 42}),
         json!({"pad_entities": 4, "pad_cells": "bias", "extractor_size": 15, "block_size": 5}),
         json!({"architecture": "atlop"}),
-    ] {
-        let model = tiny::lively::<f32>(&tiny::config(head.clone()), 1);
+    ]
+    .iter()
+    .flat_map(widths)
+    {
+        let model = tiny::lively::<f32>(&config, 1);
         let documents = documents();
         for precision in [DType::F32, DType::BF16] {
             let on = |threads, ready| tiny::moved(&model, &Device::cpu_in(threads, precision).unwrap(), ready);
@@ -126,10 +135,12 @@ fn weights_ready_for_use_change_no_bit() {
 /// less than bf16 does before it.
 #[test]
 fn int8_has_the_same_bits_in_any_company() {
-    for head in
+    for (head, config) in
         [json!({}), json!({"axial": "sequential", "block_size": 4}), json!({"pad_entities": 4, "pad_cells": "bias"})]
+            .iter()
+            .flat_map(widths)
     {
-        let model = tiny::lively::<f32>(&tiny::config(head.clone()), 1);
+        let model = tiny::lively::<f32>(&config, 1);
         let documents = documents();
         let on = |threads| tiny::moved(&model, &Device::cpu_in_int8(threads).unwrap(), true);
         let (first, other) = (logits(&on(1), &refs(&documents)), on(2));
@@ -155,8 +166,9 @@ fn int8_is_refused_for_atlop() {
 
 #[test]
 fn recomputed_layers_have_the_bits_of_a_plain_run_in_bf16() {
-    for head in [json!({}), json!({"axial": "sequential"}), json!({"architecture": "atlop"})] {
-        let model = tiny::lively::<f32>(&tiny::config(head.clone()), 1);
+    let heads = [json!({}), json!({"axial": "sequential"}), json!({"architecture": "atlop"})];
+    for (head, config) in heads.iter().flat_map(widths) {
+        let model = tiny::lively::<f32>(&config, 1);
         let documents = documents();
         let documents = refs(&documents);
         let on = |threads| tiny::moved(&model, &Device::cpu_in(threads, DType::BF16).unwrap(), false);

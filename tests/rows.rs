@@ -4,6 +4,7 @@
 use docre::device::cpu::math::erf_f64;
 use docre::device::cpu::rows::{self, Norm, Normed};
 use docre::device::cpu::simd::vectorize;
+use docre::device::cpu::vector::pairwise;
 use docre::dtype::{Element, narrow, widen};
 use docre::rng::Stream;
 use half::bf16;
@@ -41,7 +42,21 @@ fn sums_have_the_bits_of_f32() {
         assert_eq!(y, rounded(&want), "{n} columns");
         vectorize(|| rows::gelu(&mut x.clone(), [&bias], &mut z, &mut y));
         vectorize(|| rows::add(&mut x.clone(), [&wide(&bias)[..]], &mut want));
-        assert_eq!(z, rounded(&want), "{n} columns");
+        assert_eq!((z, y), (rounded(&want), gelu(&want)), "{n} columns");
+    }
+}
+
+/// What compilers and instructions make of a sum of lanes is the sum in the order that is promised.
+#[test]
+fn lanes_are_added_in_halves() {
+    let mut stream = Stream::new(1, 4);
+    for _ in 0..100 {
+        let lanes: [f32; 32] = values(&mut stream, 32).try_into().unwrap();
+        let mut want = lanes;
+        for half in [16, 8, 4, 2, 1] {
+            (0..half).for_each(|i| want[i] += want[i + half]);
+        }
+        assert_eq!(vectorize(|| pairwise(lanes)).to_bits(), want[0].to_bits());
     }
 }
 
@@ -139,9 +154,9 @@ fn exponentials_are_within_their_bound() {
 
 #[test]
 fn a_nan_among_exponentials_shows() {
-    for at in [0, 31, 50] {
+    for (at, nan) in [(0, f32::NAN), (31, f32::from_bits(0x7FC0_0001)), (50, -f32::NAN)] {
         let mut x = vec![1.0; 64];
-        x[at] = f32::NAN;
+        x[at] = nan;
         assert!(exponentials(&x).0[1].is_nan(), "a NaN at {at}");
     }
     assert!(exponentials(&[f32::INFINITY; 32]).0[1].is_nan());

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// Score predictions, or a model, against gold documents
 ///
-/// F1 as the official evaluation of DocRED and Re-DocRED counts it, Ign F1 where a training set is given,
-/// evidence F1 where predictions name sentences (a model, with --evidence), and more. All figures are percent. Undirected relations (PubTator)
-/// are pairs of concept ids with a type, whichever of the two a prediction calls head.
+/// F1 as the official evaluation of DocRED and Re-DocRED counts it, Ign F1 where a training set is given, evidence F1
+/// where predictions name sentences (a model does with --evidence), and more. All figures are percent. Undirected
+/// relations (PubTator) are pairs of concept ids with a type, whichever of the two a prediction calls head.
 ///
 /// Where every prediction has its margin, --json also has the curve of precision and recall over shifts of
 /// the threshold, and the reliability of scores. A model is asked for relations below its own threshold, too;

@@ -81,7 +81,7 @@ pub struct RuleArgs {
 /// The sentences that a relation rests on.
 #[derive(clap::Args, Debug)]
 pub struct EvidenceArgs {
-    /// Name the evidence of each relation, as indices of sentences. Trained with objective.evidence, a model finds it;
+    /// Name the evidence of each relation, as indices of sentences (of extract: jsonl, docred). Trained with objective.evidence, a model finds it;
     /// others show where their attention goes
     #[arg(long)]
     pub evidence: bool,

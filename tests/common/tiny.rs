@@ -18,17 +18,29 @@ pub const CLASSES: usize = 5;
 
 /// A plain encoder: 2 layers, 2 heads, 16 wide.
 pub fn encoder_json() -> Value {
+    encoder_of(16, 24)
+}
+
+fn encoder_of(width: usize, inner: usize) -> Value {
     json!({
-        "model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 24, "vocab_size": VOCABULARY, "max_position_embeddings": WINDOW, "type_vocab_size": 2,
+        "model_type": "bert", "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": inner, "vocab_size": VOCABULARY, "max_position_embeddings": WINDOW, "type_vocab_size": 2,
     })
 }
 
 /// With a head of 2 axial layers; `head` overrides its fields.
 pub fn config(head: Value) -> ModelConfig {
-    let mut all = encoder_json();
+    with_head(encoder_json(), 16, head)
+}
+
+/// Both as wide as the registers of AVX-512, whose own code takes rows of this width.
+pub fn wide_config(head: Value) -> ModelConfig {
+    with_head(encoder_of(32, 64), 32, head)
+}
+
+fn with_head(mut all: Value, extractor: usize, head: Value) -> ModelConfig {
     all["docre"] =
-        json!({"extractor_size": 16, "block_size": 8, "classes": CLASSES, "axial_layers": 2, "axial_heads": 2});
+        json!({"extractor_size": extractor, "block_size": 8, "classes": CLASSES, "axial_layers": 2, "axial_heads": 2});
     let fields = head.as_object().unwrap().clone();
     all["docre"].as_object_mut().unwrap().extend(fields);
     ModelConfig::parse(&all.to_string()).unwrap()

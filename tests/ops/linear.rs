@@ -183,7 +183,9 @@ fn the_stream_is_not_rounded() {
 
 #[test]
 fn norm_on_the_gpu() {
-    for (rows, k, out, residual, p) in [(7, 40, 24, true, 0.0), (65, 96, 136, true, 0.1), (9, 64, 32, false, 0.0)] {
+    for (rows, k, out, residual, p) in
+        [(7, 40, 24, true, 0.0), (65, 96, 136, true, 0.1), (65, 96, 160, true, 0.1), (9, 64, 32, false, 0.0)]
+    {
         on_gpu(&normed(rows, k, out, residual), &|tape, t| fused(tape, t, dropout_of(p)));
     }
 }

@@ -70,7 +70,8 @@ pub fn gelu<const N: usize>(x: &[f32], adds: [&[bf16]; N], z: &mut [bf16], to: &
     }
 }
 
-/// See [`rows::norm`](super::rows::norm); the same bits as without these instructions. Rows of whole blocks of 32.
+/// See [`rows::norm`](super::rows::norm); the same bits as without these instructions, but for 0 instead of
+/// what is below the smallest normal number. Rows of whole blocks of 32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
 pub fn norm<const N: usize>(
@@ -179,19 +180,17 @@ static CUBICS: LazyLock<[[[f32; 16]; 2]; 4]> = LazyLock::new(|| {
     cubics
 });
 
-/// 2^z for z <= 1, relative error 2e-7; 0 where that is no normal number, NaN of a NaN.
+/// 2^z, relative error 2e-7; 0 below the smallest normal numbers, infinity above the largest, NaN of a NaN.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn exp2(z: __m512) -> __m512 {
     // Of the polynomials of this degree that begin 1 + f ln 2 the one with the smallest largest relative error on
     // |f| <= 1/2: 1e-7.
     const POWERS: [f32; 6] = [1.330_060_5e-3, 9.669_691e-3, 5.550_558_5e-2, 0.240_222_83, LN_2, 1.0];
-    let magic = _mm512_set1_ps(12_582_912.0); // 1.5 * 2^23: z rounded to a whole number, in the low bits of the sum
-    let t = _mm512_add_ps(z, magic);
-    let f = _mm512_sub_ps(z, _mm512_sub_ps(t, magic));
-    let normal = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(z, _mm512_set1_ps(-125.5));
-    let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(t));
-    _mm512_castsi512_ps(_mm512_maskz_add_epi32(normal, _mm512_castps_si512(horner(&POWERS, f)), exponent))
+    let magic = _mm512_set1_ps(12_582_912.0); // 1.5 * 2^23: what is added to it becomes a whole number
+    let z = _mm512_max_ps(_mm512_set1_ps(-160.0), z); // -infinity has no fraction; in this order a NaN stays one
+    let whole = _mm512_sub_ps(_mm512_add_ps(z, magic), magic);
+    _mm512_scalef_ps(horner(&POWERS, _mm512_sub_ps(z, whole)), whole)
 }
 
 /// The polynomial with these coefficients, the highest power's first.

@@ -1,5 +1,5 @@
 //! What ends a product, row by row in one pass or as few as there can be: x is a row of sums that are not rounded yet,
-//! `adds` are rows to add to it, an empty one nothing. Called within [`vectorize`](super::simd::vectorize).
+//! `adds` are rows to add to it, an empty one nothing. Rows are as long as x (or panic). Called within [`vectorize`](super::simd::vectorize).
 
 use super::math;
 use super::vector::{LANES, add_to, max_number, pairwise, sum};
@@ -17,6 +17,8 @@ fn by_hand<S: Element>(len: usize) -> bool {
 /// `to = x + adds`, rounded. Leaves x with what it likes.
 #[inline(always)]
 pub fn add<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N], to: &mut [S]) {
+    check(x.len(), adds);
+    check(x.len(), [to]);
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
         let (adds, to) = (adds.map(bytemuck::cast_slice), bytemuck::cast_slice_mut(to));
@@ -27,9 +29,15 @@ pub fn add<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N], to: &
     narrow(x, to);
 }
 
+fn check<T, const N: usize>(len: usize, rows: [&[T]; N]) {
+    assert!(rows.iter().all(|row| row.is_empty() || row.len() == len), "rows of different lengths");
+}
+
 /// `z = x + adds` and `to = gelu(z)`, both rounded, z only afterwards; an empty z is not wanted.
 #[inline(always)]
 pub fn gelu<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N], z: &mut [S], to: &mut [S]) {
+    check(x.len(), adds);
+    check(x.len(), [z, to]);
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
         let (adds, [z, to]) = (adds.map(bytemuck::cast_slice), [z, to].map(bytemuck::cast_slice_mut));
@@ -70,6 +78,8 @@ pub fn norm<S: Element, const N: usize>(
     norm: Norm<'_, S>,
     into: Normed<'_, S>,
 ) -> [S::Wide; 2] {
+    check(x.len(), adds);
+    check(x.len(), [norm.weight, norm.bias, &*into.sum, &*into.y, &*into.rest]);
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
         let [weight, bias] = [norm.weight, norm.bias].map(bytemuck::cast_slice);
@@ -90,8 +100,9 @@ pub fn norm<S: Element, const N: usize>(
     stats
 }
 
+/// `x += adds`.
 #[inline(always)]
-fn add_all<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N]) {
+pub fn add_all<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N]) {
     adds.iter().for_each(
         #[inline(always)]
         |add| add_to(x, add),
@@ -122,6 +133,7 @@ fn normalise<S: Element>(x: &mut [S::Wide], Norm { weight, bias, eps }: Norm<'_,
 /// times the largest x, and the sum before rounding, in the order of [`sum`]. A NaN in x makes the sum one.
 #[inline(always)]
 pub fn exponentials<S: Element>(x: &mut [S::Wide], scale: S::Wide, to: Option<&mut [S]>) -> [S::Wide; 2] {
+    assert!(x.len().is_multiple_of(LANES) && to.as_ref().is_none_or(|to| to.len() == x.len()));
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
         let (x, to) = (bytemuck::cast_slice_mut(x), to.map(bytemuck::cast_slice_mut));

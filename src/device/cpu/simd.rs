@@ -1,11 +1,11 @@
-//! Run-time choice of the vector instruction set: plain Rust loops compiled three times.
+//! Run-time choice of the vector instruction set: plain Rust loops compiled once for each.
 
 use std::sync::OnceLock;
 
 /// The best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// x86-64 with AVX-512 F, BW, DQ, VL and BF16.
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VNNI and BF16.
     Avx512Bf16,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
@@ -36,7 +36,8 @@ fn detect() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    match (avx2, avx512, is_x86_feature_detected!("avx512bf16")) {
+    let bf16 = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
+    match (avx2, avx512, bf16) {
         (true, true, true) => Level::Avx512Bf16,
         (true, true, false) => Level::Avx512,
         (true, false, _) => Level::Avx2,

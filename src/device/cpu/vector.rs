@@ -3,8 +3,8 @@
 //! Blocks are fixed by the row length alone, so that no bit depends on the number of threads, and a
 //! row's bits do not depend on the rows beside it.
 
-use super::simd::{self, Level, vectorize};
-use crate::dtype::{DType, Element, Real};
+use super::simd::vectorize;
+use crate::dtype::{Element, Real};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -50,14 +50,17 @@ pub fn sum2<S: Element>(x: &[S], y: &[S], f: impl Fn(S::Wide, S::Wide) -> S::Wid
     pairwise(black_box(lanes))
 }
 
-/// The sum of lanes, in steps of fixed lengths, each of which is to become vector code: of f32 by hand where there are instructions for it,
-/// as compilers add one lane after another.
+/// The sum of lanes: of i and i + 16, of these i and i + 8, and so on. Of f32 by hand where there are instructions for it:
+/// compilers add one lane after another.
 #[inline(always)]
 pub fn pairwise<T: Real>(lanes: [T; LANES]) -> T {
     #[cfg(target_arch = "x86_64")]
-    if T::DTYPE == DType::F32 && simd::level() <= Level::Avx512 {
-        // SAFETY: the machine has the instructions.
-        return bytemuck::cast(unsafe { pairwise_in_registers(bytemuck::cast_slice(&lanes)) });
+    {
+        use super::simd::{Level, level};
+        if T::DTYPE == crate::dtype::DType::F32 && level() <= Level::Avx512 {
+            // SAFETY: the machine has the instructions.
+            return bytemuck::cast(unsafe { pairwise_in_registers(bytemuck::cast_slice(&lanes)) });
+        }
     }
     fold(lanes, |a, b| a + b)
 }

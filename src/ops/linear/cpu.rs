@@ -58,10 +58,18 @@ fn part<S>(of: Option<&[S]>, first: usize, len: usize) -> &[S] {
 pub fn forward<S: Factor>(x: &Tensor, w: &Tensor, b: Option<&Tensor>, residual: Option<&Tensor>, y: &mut Tensor) {
     match y.dtype() == S::DTYPE {
         true => forward_into::<S, S>(x, w, b, residual, y, rows::add),
-        false => forward_into::<S, S::Wide>(x, w, b, residual, y, |sums, adds, y| {
-            adds.iter().for_each(|add| add_to(sums, add));
-            y.copy_from_slice(sums);
-        }),
+        false => forward_into::<S, S::Wide>(
+            x,
+            w,
+            b,
+            residual,
+            y,
+            #[inline(always)]
+            |sums, adds, y| {
+                rows::add_all(sums, adds);
+                y.copy_from_slice(sums);
+            },
+        ),
     }
 }
 
