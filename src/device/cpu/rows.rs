@@ -1,5 +1,6 @@
 //! What ends a product, row by row in one pass or as few as there can be: x is a row of sums that are not rounded yet,
-//! `adds` are rows to add to it, an empty one nothing. Rows are as long as x (or panic). Called within [`vectorize`](super::simd::vectorize).
+//! `adds` are rows to add to it, an empty one nothing. Rows are as long as x, or it panics. Called within
+//! [`vectorize`](super::simd::vectorize).
 
 use super::math;
 use super::vector::{LANES, add_to, max_number, pairwise, sum};
@@ -17,8 +18,7 @@ fn by_hand<S: Element>(len: usize) -> bool {
 /// `to = x + adds`, rounded. Leaves x with what it likes.
 #[inline(always)]
 pub fn add<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N], to: &mut [S]) {
-    check(x.len(), adds);
-    check(x.len(), [to]);
+    check(x.len(), to, adds);
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
         let (adds, to) = (adds.map(bytemuck::cast_slice), bytemuck::cast_slice_mut(to));
@@ -29,15 +29,16 @@ pub fn add<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N], to: &
     narrow(x, to);
 }
 
-fn check<T, const N: usize>(len: usize, rows: [&[T]; N]) {
-    assert!(rows.iter().all(|row| row.is_empty() || row.len() == len), "rows of different lengths");
+/// `rows` may be empty.
+fn check<T, const N: usize>(len: usize, row: &[T], rows: [&[T]; N]) {
+    assert!(row.len() == len && rows.iter().all(|row| row.is_empty() || row.len() == len), "rows of different lengths");
 }
 
 /// `z = x + adds` and `to = gelu(z)`, both rounded, z only afterwards; an empty z is not wanted.
 #[inline(always)]
 pub fn gelu<S: Element, const N: usize>(x: &mut [S::Wide], adds: [&[S]; N], z: &mut [S], to: &mut [S]) {
-    check(x.len(), adds);
-    check(x.len(), [z, to]);
+    check(x.len(), to, adds);
+    check(x.len(), to, [z]);
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
         let (adds, [z, to]) = (adds.map(bytemuck::cast_slice), [z, to].map(bytemuck::cast_slice_mut));
@@ -78,8 +79,8 @@ pub fn norm<S: Element, const N: usize>(
     norm: Norm<'_, S>,
     into: Normed<'_, S>,
 ) -> [S::Wide; 2] {
-    check(x.len(), adds);
-    check(x.len(), [norm.weight, norm.bias, &*into.sum, &*into.y, &*into.rest]);
+    check(x.len(), into.y, adds);
+    check(x.len(), norm.weight, [norm.bias, &*into.sum, &*into.rest]);
     #[cfg(target_arch = "x86_64")]
     if by_hand::<S>(x.len()) {
         let [weight, bias] = [norm.weight, norm.bias].map(bytemuck::cast_slice);
