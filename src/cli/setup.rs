@@ -81,8 +81,8 @@ pub struct RuleArgs {
 /// The sentences that a relation rests on.
 #[derive(clap::Args, Debug)]
 pub struct EvidenceArgs {
-    /// Name the evidence of each relation, as indices of sentences (of extract: jsonl, docred). Trained with objective.evidence, a model finds it;
-    /// others show where their attention goes
+    /// Name the evidence of each relation, as indices of sentences (of extract: jsonl, docred). Trained with
+    /// objective.evidence, a model finds it; others show where their attention goes
     #[arg(long)]
     pub evidence: bool,
     /// A sentence is evidence with more than this part of the pair's attention

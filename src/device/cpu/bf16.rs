@@ -1,5 +1,6 @@
-//! Rows of bf16 with the instructions of AVX512_BF16, for [`rows`](super::rows) and [`dtype`](crate::dtype). All functions
-//! need a machine that has them: see [`here`].
+//! Rows of bf16 with the instructions of AVX512_BF16, for [`rows`](super::rows) and [`dtype`](crate::dtype). Functions
+//! need a machine that has what they enable, see [`here`], and those that [`rows`](super::rows) describes rows of whole
+//! blocks of 32.
 
 use super::math::erf_f64;
 use super::rows::{Norm, Normed};
@@ -27,9 +28,7 @@ pub fn narrow(from: &[f32], to: &mut [bf16]) {
     for (from, to) in blocks.iter().zip(outs) {
         store(load(from), to);
     }
-    if !rest.is_empty() {
-        last(rest, out_rest);
-    }
+    last(rest, out_rest);
 }
 
 /// `to = factor * from`, rounded.
@@ -47,7 +46,7 @@ pub fn scale(factor: f32, from: &[bf16], to: &mut [bf16]) {
     last(&wide[..rest.len()], out_rest);
 }
 
-/// See [`rows::add`](super::rows::add). Rows of whole blocks of 16, here and below.
+/// See [`rows::add`](super::rows::add).
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
 pub fn add<const N: usize>(x: &[f32], adds: [&[bf16]; N], to: &mut [bf16]) {
@@ -70,8 +69,8 @@ pub fn gelu<const N: usize>(x: &[f32], adds: [&[bf16]; N], z: &mut [bf16], to: &
     }
 }
 
-/// See [`rows::norm`](super::rows::norm); the same bits as without these instructions, but for 0 instead of
-/// what is below the smallest normal number. Rows of whole blocks of 32.
+/// See [`rows::norm`](super::rows::norm); the same bits as without these instructions, but for 0 instead of what is below
+/// the smallest normal number.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
 pub fn norm<const N: usize>(
@@ -112,7 +111,7 @@ pub fn norm<const N: usize>(
     [mean, scale]
 }
 
-/// See [`rows::exponentials`](super::rows::exponentials). Rows of whole blocks of 32.
+/// See [`rows::exponentials`](super::rows::exponentials).
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
 pub fn exponentials(x: &mut [f32], scale: f32, to: Option<&mut [bf16]>) -> [f32; 2] {
@@ -214,10 +213,18 @@ fn sum<const N: usize>(x: &[f32; 16], adds: [&[bf16]; N], i: usize) -> __m512 {
     sum
 }
 
-/// In the order of [`vector::sum`](super::vector::sum).
+/// See [`vector::pairwise`](super::vector::pairwise).
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn total([low, high]: [__m512; 2]) -> f32 {
+pub fn pairwise(lanes: &[f32]) -> f32 {
+    let (halves, _) = lanes.as_chunks();
+    total([load(&halves[0]), load(&halves[1])])
+}
+
+/// In that order: the instructions add halves, quarters and so on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn total([low, high]: [__m512; 2]) -> f32 {
     _mm512_reduce_add_ps(_mm512_add_ps(low, high))
 }
 
@@ -254,6 +261,9 @@ fn store(x: __m512, to: &mut [bf16; 16]) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn last(from: &[f32], to: &mut [bf16]) {
+    if from.is_empty() {
+        return;
+    }
     let (mut wide, mut out) = ([0.0; 16], [bf16::ZERO; 16]);
     wide[..from.len()].copy_from_slice(from);
     store(load(&wide), &mut out);

@@ -59,22 +59,10 @@ pub fn pairwise<T: Real>(lanes: [T; LANES]) -> T {
         use super::simd::{Level, level};
         if T::DTYPE == crate::dtype::DType::F32 && level() <= Level::Avx512 {
             // SAFETY: the machine has the instructions.
-            return bytemuck::cast(unsafe { pairwise_in_registers(bytemuck::cast_slice(&lanes)) });
+            return bytemuck::cast(unsafe { super::bf16::pairwise(bytemuck::cast_slice(&lanes)) });
         }
     }
     fold(lanes, |a, b| a + b)
-}
-
-/// # Safety
-/// The machine has AVX-512 F.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn pairwise_in_registers(lanes: &[f32]) -> f32 {
-    use std::arch::x86_64::*;
-    // SAFETY: 16 elements.
-    let halves = [&lanes[..16], &lanes[16..32]].map(|x| unsafe { _mm512_loadu_ps(x.as_ptr()) });
-    super::bf16::total(halves)
 }
 
 #[inline(always)]

@@ -31,9 +31,10 @@ pub fn forward<S: Element>(
                     let at = first + i * dim;
                     let x = &x[at..at + dim];
                     widen(branch.map_or(x, |branch| &branch[at..at + dim]), &mut row);
-                    let residual = if branch.is_some() { x } else { &[] };
+                    let mut residual: &[S] = &[];
                     if branch.is_some() {
                         drop.apply(at as u64, &mut row);
+                        residual = x;
                     }
                     let sum = saved.get_mut(i * dim..(i + 1) * dim).unwrap_or_default();
                     *stats = rows::norm(&mut row, [residual], norm, rows::Normed { sum, y, rest: &mut [] });
