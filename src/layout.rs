@@ -1,4 +1,4 @@
-//! Where documents, entities and cells lie in packed tensors. No padding, no masks (house rule 5).
+//! Where documents, entities and cells lie in packed tensors: rows one behind the other, without padding or masks.
 
 use crate::error::{Error, Result};
 use std::ops::Range;
