@@ -28,7 +28,6 @@
 // Launch: 128 threads, grid (blocks as above, heads), shared_bytes(DIM); queries 256 threads. DIM: 32, 48, 64, 96 or
 // 128. Rows of A start wherever the number of tokens puts them, so a warp's 128 bytes of it usually touch five sectors
 // instead of four (load and store efficiency 80 % there); sums writes 128 bytes a block, wherever they start.
-// Not measured on a GPU yet.
 #include "common.cuh"
 
 constexpr int KEYS = 128;           // keys of a tile, threads of a block; a warp has 32 of them

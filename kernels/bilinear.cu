@@ -24,8 +24,8 @@
 //
 // What parts cost: their sums are written and read once, beyond the floor of y or dzo. dzo has as many as the host finds
 // best against multiprocessors that have nothing to do; y always the same number, or a cell's bits would depend on the
-// number of cells. At E = 1024, 768 outs, on 108 of them, in 4 parts: y of 406 cells moves 9 %
-// more bytes than its floor, with 4 times as many blocks, y of 1,624 cells 36 %. Otherwise, counted on softgpu
+// number of cells. At E = 1024, 768 outs, in 5 parts: y of 406 cells moves 12 % more bytes than its floor, with 5 times
+// as many blocks, y of 1,624 cells 43 %. Otherwise, counted on softgpu
 // (tests/ops/bilinear.rs holds them to it): bytes are those above, all sectors full but those of zs in dW of k = 64 (8
 // values; 97 % over the kernel), bank conflicts below 1 %.
 //

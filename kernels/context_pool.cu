@@ -25,7 +25,7 @@
 // Launch: 256 threads; forward (tiles, columns / 256); hidden gradient the same with tiles of tokens; means (pairs
 // / 8); attention gradient (tiles of tokens and entities) with attention_gradient_bytes(heads) of shared memory.
 // dim: a multiple of 8. Rows of A start wherever the number of tokens puts them, so a warp's 128 bytes of it usually
-// touch five sectors instead of four (load and store efficiency 80 % there). Not measured on a GPU yet.
+// touch five sectors instead of four (load and store efficiency 80 % there).
 #include "common.cuh"
 
 constexpr int THREADS = 256;

@@ -16,8 +16,6 @@
 // function of the rows and of the GPU's multiprocessors. At least 16 rows a block keep the partials below a tenth of
 // what is read and written.
 // Launch: any number of blocks of BACKWARD_WARPS warps; parameters: one block for 32 columns, grid.y = 2.
-//
-// Not measured on a GPU yet.
 #include "columns.cuh"
 
 constexpr int COUNT = Pack<bf16>::COUNT;

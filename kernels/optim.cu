@@ -14,7 +14,6 @@
 // depends on nothing but the number of parameters.
 // Launch: 256 threads a block; gradient_norm_partials one block for 16,384 elements, gradient_norm one block, adamw one block for
 // 1,024 elements of a span. Spans start at multiples of 8 elements, so that packs of 4 are aligned, and end anywhere.
-// Not measured on a GPU yet.
 #include "total.cuh"
 
 constexpr int THREADS = 256;

@@ -192,7 +192,7 @@ fn on_the_gpu_exactly() {
 
 /// The cells of a mean document. Where few tiles would leave the GPU idle they are divided into parts, whose sums in
 /// f32 are written and read once. That is the exception: of the floor at these sizes 75 % for y, 30 % for dzo, where W is
-/// small; at BERT-base's own (E = 1024, 768 outs, four parts on 108 multiprocessors) 9.7 % for y of 406 cells.
+/// small; at BERT-base's own (E = 1024, 768 outs, five parts) 12 % for y of 406 cells.
 #[test]
 fn traffic_on_the_gpu() {
     let Some((device, _turn)) = gpu() else { return };
