@@ -5,7 +5,6 @@
 //! What a closure holds is freed as soon as it has run.
 
 use crate::device::Device;
-use crate::device::cuda::Accumulator;
 use crate::dtype::{DType, Element};
 use crate::error::Result;
 use crate::rng::Dropout;
@@ -63,12 +62,6 @@ impl Grads {
     pub fn clear(&mut self) -> Result<()> {
         self.activations.clear();
         self.params.fill(0.0)
-    }
-}
-
-impl Accumulator for Grads {
-    fn flat_gradient(&mut self) -> &mut Tensor {
-        &mut self.params
     }
 }
 

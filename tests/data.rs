@@ -1,5 +1,8 @@
 //! Reading and writing documents: DocRED and JSONL, every kind of fault, hostile bytes of every format.
 
+mod common;
+
+use common::real;
 use docre::data::{self, Corpus, Document, Documents, Format, Options, Span, Unit, Writer};
 use docre::error::Kind;
 use std::io::{Cursor, Read};
@@ -349,22 +352,12 @@ fn mutations_never_crash() {
     assert!(read > count && refused > count, "{read} read, {refused} refused: the mutations test nothing");
 }
 
-fn real(file: &str) -> Option<std::path::PathBuf> {
-    let folder = std::env::var_os("DOCRE_DATA_DIR").unwrap_or_else(|| "../shared/data".into());
-    let path = std::path::Path::new(&folder).join(file);
-    if !path.exists() {
-        eprintln!("SKIPPED: no {}; set DOCRE_DATA_DIR", path.display());
-        return None;
-    }
-    Some(path)
-}
-
 #[test]
 fn real_documents_survive_both_ways() {
     for (file, count) in
         [("redocred/fit450.json", 450), ("redocred/tune50.json", 50), ("docred/unlabelled999.json", 999)]
     {
-        let Some(path) = real(file) else { return };
+        let Some(path) = real::data(file) else { return };
         let all: Vec<Document> = data::open(path, Options::default()).unwrap().map(Result::unwrap).collect();
         assert_eq!(all.len(), count);
         let lines = written(&all, Format::Jsonl, Unit::Char);

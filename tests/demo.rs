@@ -1,6 +1,8 @@
 //! The shipped checkpoint does what the README and its model card say.
 
-use std::path::PathBuf;
+mod common;
+
+use common::real;
 use std::process::{Command, Output};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -46,13 +48,7 @@ fn card_f1() -> String {
 
 #[test]
 fn the_card_tells_the_f1_that_eval_measures() {
-    let data =
-        std::env::var_os("DOCRE_DATA_DIR").map_or_else(|| PathBuf::from(ROOT).join("../shared/data"), PathBuf::from);
-    let gold = data.join("redocred/tune50.json");
-    if !gold.exists() {
-        eprintln!("SKIPPED: no {} (set DOCRE_DATA_DIR to a directory with redocred/tune50.json)", gold.display());
-        return;
-    }
+    let Some(gold) = real::data("redocred/tune50.json") else { return };
     let f1 = |precision: &str| {
         let args = ["eval", "-q", "-m", "weights/demo", "--gold", gold.to_str().unwrap(), "--precision", precision];
         let report = docre(&[&args[..], &["--device", "cpu", "--json"]].concat());

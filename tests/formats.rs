@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::tiny;
+use common::{real, tiny};
 use docre::data::{self, Document, Documents, Format, Options, Relations, Span, Tokenizer, Unit, Unknown, Writer};
 use docre::extract::{Rule, predict};
 use docre::layout::{Encoded, Pairs};
@@ -459,20 +459,20 @@ fn training_counts_candidates_alone() {
 fn undirected_pairs_are_counted_once() {
     let document = read(BIORED)[0].as_ref().unwrap().clone();
     let mut eval = Evaluator::default();
-    eval.add_gold(&document);
+    eval.add_gold(&document).unwrap();
     // Gold has Negative_Correlation D007752 D000305 and Association D013726 D000305.
     for (h, t) in [("D007752", "D000305"), ("D000305", "D007752")] {
         eval.add_by_id("7468724", h, t, "Negative_Correlation");
     }
-    eval.add("7468724", 4, 1, "Association");
-    eval.add("7468724", 4, 1, "Bind");
+    eval.add("7468724", 4, 1, "Association").unwrap();
+    eval.add("7468724", 4, 1, "Bind").unwrap();
     let report = eval.report(None, None);
     assert_eq!((report.all.correct, report.all.predicted, report.all.gold), (2, 3, 5));
     // Directed documents still tell the two apart.
     let document = read(EOG)[0].as_ref().unwrap().clone();
     let mut eval = Evaluator::default();
-    eval.add_gold(&document);
-    eval.add("1", 1, 0, "CID");
+    eval.add_gold(&document).unwrap();
+    eval.add("1", 1, 0, "CID").unwrap();
     assert_eq!((eval.report(None, None).all.correct, eval.report(None, None).all.gold), (0, 1));
     let baseline = type_pair_baseline(eval.gold(), eval.gold());
     assert_eq!((baseline.always.correct, baseline.always.predicted), (1, 2), "the candidate pairs");
@@ -480,7 +480,7 @@ fn undirected_pairs_are_counted_once() {
     let mut facts = Facts::default();
     for text in [BIORED, EOG] {
         std::fs::write(folder.path().join("f"), text).unwrap();
-        facts.read(&folder.path().join("f")).unwrap();
+        facts.read(&folder.path().join("f"), Options::default()).unwrap();
     }
     let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
     assert!(facts.contains_any(&names(&["terbutaline"]), &names(&["preterm labor"]), "Negative_Correlation"));
@@ -490,11 +490,7 @@ fn undirected_pairs_are_counted_once() {
 /// Counted by another program: documents, entities, mentions, labels, mentions left out, pairs.
 #[test]
 fn real_biored_is_counted() {
-    let folder = std::env::var_os("DOCRE_DATA_DIR").unwrap_or_else(|| "../shared/data".into());
-    let folder = std::path::Path::new(&folder).join("biored");
-    if !folder.exists() {
-        return eprintln!("SKIPPED: no {}; set DOCRE_DATA_DIR", folder.display());
-    }
+    let Some(folder) = real::data("biored") else { return };
     for (file, want) in [
         ("Train", [400, 4498, 13906, 4182, 31, 30849]),
         ("Dev", [100, 1229, 3629, 1162, 20, 8917]),

@@ -5,6 +5,7 @@ mod common;
 
 use common::golden::{golden, golden_config};
 use common::gpu::gpu;
+use common::real;
 use docre::checkpoint::{Stored, TensorFile, Want, build, load, save};
 use docre::device::Device;
 use docre::dtype::{DType, Real};
@@ -360,12 +361,7 @@ fn golden_numbers_in_bf16() {
 /// A real encoder on real documents, one of them of two windows.
 #[test]
 fn golden_minilm_encoder() {
-    let Some(dir) = std::env::var_os("DOCRE_MINILM_DIR") else {
-        eprintln!(
-            "SKIPPED golden_minilm_encoder: set DOCRE_MINILM_DIR to a copy of all-MiniLM-L6-v2 (90 MB, not kept here)"
-        );
-        return;
-    };
+    let Some(dir) = real::minilm() else { return };
     let head = HeadConfig {
         extractor_size: 8,
         block_size: 8,

@@ -3,6 +3,7 @@
 mod common;
 
 use common::golden::{golden, golden_config, golden_path};
+use common::real;
 use docre::checkpoint::{
     Checkpoint, Loader, Planned, Stored, TensorFile, TensorWriter, Want, load, save, write_atomic,
 };
@@ -241,10 +242,7 @@ fn shards_load_as_one_file_and_cannot_leave_the_directory() {
 
 #[test]
 fn a_real_encoder_loads() {
-    let Some(dir) = std::env::var_os("DOCRE_MINILM_DIR") else {
-        eprintln!("SKIPPED a_real_encoder_loads: set DOCRE_MINILM_DIR to a directory with all-MiniLM-L6-v2");
-        return;
-    };
+    let Some(dir) = real::minilm() else { return };
     let config = ModelConfig::load(&dir).unwrap();
     assert_eq!((config.encoder.window(), config.encoder.num_hidden_layers), (512, 6));
     let table = parameter_table(&config);

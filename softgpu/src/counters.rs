@@ -167,11 +167,6 @@ impl Counters {
     pub fn divergence(&self) -> Option<f64> {
         ratio(self.divergent_branches, self.branches)
     }
-
-    /// Active threads per executed instruction, of 32.
-    pub fn active_threads(&self) -> Option<f64> {
-        ratio(self.thread_instructions, self.instructions.total())
-    }
 }
 
 fn ratio(part: u64, whole: u64) -> Option<f64> {

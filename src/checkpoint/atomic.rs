@@ -14,12 +14,22 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
+    /// For `target`, or the file that it links to. A file that is there gives its permissions to the new one.
     pub fn create(target: impl AsRef<Path>) -> Result<Self> {
-        let target = target.as_ref().to_path_buf();
+        let target = target.as_ref();
+        let target = if target.is_symlink() { target.canonicalize().ok() } else { None }.unwrap_or(target.into());
         let temporary = temporary_sibling(&target)?;
         let _ = fs::remove_file(&temporary); // left by a killed process of the same number
         let file = File::create_new(&temporary).map_err(|e| Error::io(&temporary, e))?;
+        if let Ok(about) = target.metadata() {
+            file.set_permissions(about.permissions()).map_err(|e| Error::io(&temporary, e))?;
+        }
         Ok(AtomicFile { target, temporary, out: Some(BufWriter::new(file)) })
+    }
+
+    /// The file that is written until then.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
     }
 
     pub fn commit(mut self) -> Result<()> {

@@ -135,19 +135,6 @@ pub fn recover(run_dir: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-/// Points `run_dir/name` at the sibling `target`, atomically: `best` -> `checkpoint-000500`.
-pub fn link(run_dir: impl AsRef<Path>, name: &str, target: &str) -> Result<()> {
-    check_file_name(name)?;
-    check_file_name(target)?;
-    let run_dir = run_dir.as_ref();
-    let place = run_dir.join(name);
-    let temporary = temporary_sibling(&place)?;
-    remove(&temporary)?;
-    std::os::unix::fs::symlink(target, &temporary).map_err(|e| Error::io(&temporary, e))?;
-    fs::rename(&temporary, &place).map_err(|e| Error::io(&place, e))?;
-    sync_directory(run_dir)
-}
-
 /// Checks every file against the manifest; returns their names.
 pub fn verify(dir: impl AsRef<Path>) -> Result<Vec<String>> {
     let dir = dir.as_ref();
@@ -248,8 +235,8 @@ pub fn latest_complete(run_dir: impl AsRef<Path>) -> Result<Option<Latest>> {
 }
 
 /// Removes all but the newest `keep` checkpoints, and what killed processes left behind. Not counted
-/// among the `keep`: directories with files missing. Never removed: what a link such as `best`
-/// points at. For the owner of `run_dir`, between saves.
+/// among the `keep`: directories with files missing. Never removed: what a link in
+/// `run_dir` points at. For the owner of `run_dir`, between saves.
 pub fn prune(run_dir: impl AsRef<Path>, keep: usize) -> Result<()> {
     let run_dir = run_dir.as_ref();
     recover(run_dir)?;

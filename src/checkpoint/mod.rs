@@ -14,5 +14,5 @@ pub use header::{Stored, TensorInfo};
 pub use model::{build, build_to_infer, open_model, open_to_infer, save_model};
 pub use shards::Checkpoint;
 pub use tensors::{Slice, TensorFile};
-pub use weights::{LoadReport, Loader, Want, has_head, load, save};
+pub use weights::{LoadReport, Loader, Want, load, save};
 pub use writer::{Planned, TensorWriter};

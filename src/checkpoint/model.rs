@@ -2,9 +2,8 @@
 
 use super::directory::Staging;
 use super::header::Stored;
-use super::shards::{Checkpoint, WEIGHTS_FILE};
-use super::tensors::zeros;
-use super::weights::{LoadReport, Loader, Want, save};
+use super::shards::WEIGHTS_FILE;
+use super::weights::{LoadReport, Want, load, save};
 use crate::device::Device;
 use crate::dtype::Real;
 use crate::error::{Error, Result};
@@ -79,11 +78,7 @@ fn read<T: Real>(
     seed: u64,
 ) -> Result<(Vec<ParamSpec>, Vec<T>, LoadReport)> {
     let table = parameter_table(config);
-    let checkpoint = Checkpoint::open(dir)?;
-    let loader = Loader::check(&checkpoint, &table, want)?;
-    let mut flat: Vec<T> = zeros(table.iter().map(ParamSpec::elements).sum())?;
-    loader.fill(&mut flat)?;
-    let report = loader.report().clone();
+    let (mut flat, report) = load::<T>(dir, &table, want)?;
     initialize(&table, &report.fresh, seed, &mut flat);
     Ok((table, flat, report))
 }

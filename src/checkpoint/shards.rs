@@ -76,7 +76,8 @@ fn weights_in(dir: &Path) -> Result<PathBuf> {
     }
     let error = Error::model("E-MODEL", format!("{}: no {WEIGHTS_FILE} and no {INDEX_FILE}", dir.display()));
     if dir.join("pytorch_model.bin").exists() {
-        return Err(error.fix("convert pytorch_model.bin with `docre model convert`"));
+        return Err(error
+            .fix("save pytorch_model.bin as safetensors: in Python, `save_pretrained(dir, safe_serialization=True)`"));
     }
     Err(error.fix("name a model directory"))
 }

@@ -202,11 +202,6 @@ pub fn load<T: Real>(path: impl AsRef<Path>, table: &[ParamSpec], want: Want) ->
     Ok((flat, loader.report))
 }
 
-/// Whether the file holds a head for relation extraction: a plain encoder does not.
-pub fn has_head(checkpoint: &Checkpoint) -> bool {
-    checkpoint.info("head_extractor.weight").is_some()
-}
-
 fn prefix_of(checkpoint: &Checkpoint) -> &'static str {
     let has = |prefix: &&str| checkpoint.info(&format!("{prefix}embeddings.word_embeddings.weight")).is_some();
     PREFIXES.into_iter().find(has).unwrap_or("")

@@ -74,9 +74,6 @@ impl<W: Write> TensorWriter<W> {
     pub fn write_u64(&mut self, values: &[u64]) -> Result<()> {
         self.write_words(values.iter().map(|v| v.to_le_bytes()), Stored::U64)
     }
-    pub fn write_i64(&mut self, values: &[i64]) -> Result<()> {
-        self.write_words(values.iter().map(|v| v.to_le_bytes()), Stored::I64)
-    }
 
     pub fn write_u16(&mut self, values: &[u16]) -> Result<()> {
         self.write_words(values.iter().map(|v| v.to_le_bytes()), Stored::U16)

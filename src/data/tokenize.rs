@@ -40,8 +40,6 @@ pub struct Specials {
     pub cls: u32,
     /// Last piece: `[SEP]` or `</s>`.
     pub sep: u32,
-    /// `[PAD]` or `<pad>`; None where the vocabulary has neither.
-    pub pad: Option<u32>,
     /// The literal `*`.
     pub marker: u32,
 }
@@ -98,21 +96,9 @@ impl Tokenizer {
     pub fn specials(&self) -> Specials {
         self.specials
     }
-    /// Pieces that stand in front of every window.
-    pub fn start_ids(&self) -> [u32; 1] {
-        [self.specials.cls]
-    }
-    /// Pieces that stand behind a sequence. (How many positions a window leaves for them is the
-    /// encoder's matter.)
-    pub fn end_ids(&self) -> [u32; 1] {
-        [self.specials.sep]
-    }
     /// One more than the largest id: the encoder's embedding needs at least as many rows.
     pub fn ids(&self) -> usize {
         self.ids
-    }
-    pub fn piece(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
     }
 
     /// The pieces of a document with markers and special pieces, of any length, for every mention the index
@@ -221,7 +207,7 @@ fn find_specials(inner: &tokenizers::Tokenizer, family: Family) -> Result<Specia
     let Some(marker) = id(MARKER) else {
         return Err(damaged("the vocabulary has no piece `*`, which marks mentions"));
     };
-    Ok(Specials { cls, sep, pad: id("[PAD]").or_else(|| id("<pad>")), marker })
+    Ok(Specials { cls, sep, marker })
 }
 
 thread_local! {

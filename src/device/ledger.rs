@@ -56,12 +56,6 @@ impl Ledger {
     pub fn peak(&self) -> usize {
         self.books().peak
     }
-    /// Forgets the peak so far.
-    pub fn reset_peak(&self) {
-        let mut books = self.books();
-        books.peak = books.total;
-        books.at_peak = books.live.clone();
-    }
 }
 
 /// The table of who held what at the peak, largest first.

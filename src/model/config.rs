@@ -330,13 +330,6 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Checks the parts together, as `parse` does.
-    pub fn new(encoder: EncoderConfig, head: Option<HeadConfig>, labels: Vec<String>) -> Result<Self> {
-        let config = ModelConfig { encoder, head, labels, kept: Map::new() };
-        let parsed = ModelConfig::parse(&config.to_json())?;
-        Ok(ModelConfig { kept: Map::new(), ..parsed })
-    }
-
     /// The head. Error: E-WEIGHTS for a plain encoder.
     pub fn head(&self) -> Result<&HeadConfig> {
         self.head.as_ref().ok_or_else(|| {

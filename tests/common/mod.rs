@@ -4,4 +4,6 @@ pub mod golden;
 pub mod gpu;
 pub mod lab;
 pub mod models;
+pub mod real;
+pub mod room;
 pub mod tiny;

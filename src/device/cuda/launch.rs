@@ -16,11 +16,6 @@ pub struct Launch<'a> {
     starts: Vec<usize>,
 }
 
-/// Who holds the gradients of parameters: one flat f32 array, laid out as the parameters are.
-pub trait Accumulator {
-    fn flat_gradient(&mut self) -> &mut Tensor;
-}
-
 /// `Dropout` of kernels/common.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::NoUninit)]
@@ -83,10 +78,8 @@ impl<'a> Launch<'a> {
         self.value(pointer)
     }
     /// Where the gradient of `parameter` is accumulated, in f32.
-    pub fn gradient(self, grads: &mut impl Accumulator, parameter: &Tensor) -> Self {
-        let at = 4 * parameter.offset() as u64;
-        let flat = grads.flat_gradient().device_pointer_mut();
-        self.value(flat + at)
+    pub fn gradient(self, flat: &mut Tensor, parameter: &Tensor) -> Self {
+        self.value(flat.device_pointer_mut() + 4 * parameter.offset() as u64)
     }
     /// `Dropout` by value; one that is off keeps everything.
     pub fn dropout(self, drop: Dropout) -> Self {

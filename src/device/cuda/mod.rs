@@ -10,7 +10,7 @@ pub mod memory;
 pub mod software;
 mod staging;
 
-pub use launch::{Accumulator, Launch};
+pub use launch::Launch;
 
 use crate::device::ledger::{Ledger, Tag};
 use crate::device::profile::Profile;

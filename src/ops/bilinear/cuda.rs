@@ -132,11 +132,12 @@ pub fn backward_weight(
         return Ok(());
     }
     let (dy, sums) = aligned(cuda, dy, b.is_some())?;
-    let launch = cuda.kernel(kernel).input(&dy).value(dy.dim() as i32).input(zs).input(zo).gradient(grads, w);
+    let launch =
+        cuda.kernel(kernel).input(&dy).value(dy.dim() as i32).input(zs).input(zo).gradient(grads.flat_mut(), w);
     let launch = launch.value(cells as i32).value(e as i32).value(out as i32);
     launch.launch([out.div_ceil(WEIGHT_OUTS), e * block / WEIGHT_COLUMNS, 1], 256, 0)?;
     let (Some(b), Some(sums)) = (b, sums) else { return Ok(()) };
-    let launch = cuda.kernel("bilinear_bias").input(&sums).gradient(grads, b);
+    let launch = cuda.kernel("bilinear_bias").input(&sums).gradient(grads.flat_mut(), b);
     launch.value(out as i32).value(sums.rows() as i32).launch([out.div_ceil(256), 1, 1], 256, 0)
 }
 

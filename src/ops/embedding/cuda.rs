@@ -41,18 +41,18 @@ pub fn backward(
     let dim = dy.dim();
     let chunks = dim.div_ceil(CHUNK);
     let (words, count) = buckets(cuda, ids)?;
-    let kernel = cuda.kernel("embedding_backward_words").input(dy).words(&words).gradient(grads, tables[0]);
+    let kernel = cuda.kernel("embedding_backward_words").input(dy).words(&words).gradient(grads.flat_mut(), tables[0]);
     kernel.value(count as i32).value(dim as i32).launch([count, chunks, 1], 32 * WARPS, 0)?;
 
     let (places, count) = buckets(cuda, positions)?;
     let blocks = count.div_ceil(WARPS);
     let mut partials = dy.device().alloc("embedding.partials", DType::F32, &[blocks, dim])?;
     let kernel = cuda.kernel("embedding_backward_positions").input(dy).words(&places);
-    let kernel = kernel.gradient(grads, tables[1]).output(&mut partials);
+    let kernel = kernel.gradient(grads.flat_mut(), tables[1]).output(&mut partials);
     kernel.value(count as i32).value(dim as i32).launch([blocks, chunks, 1], 32 * WARPS, 0)?;
 
     let kernel = cuda.kernel("embedding_backward_types").input(&partials);
-    let kernel = kernel.value(blocks as i32).value(dim as i32).gradient(grads, tables[2]);
+    let kernel = kernel.value(blocks as i32).value(dim as i32).gradient(grads.flat_mut(), tables[2]);
     kernel.launch([dim.div_ceil(32), blocks.min(1), 1], 32 * WARPS, 0)
 }
 

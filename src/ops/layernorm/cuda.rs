@@ -58,6 +58,6 @@ pub fn backward(
     let kernel = kernel.value(rows as i32).value(dim as i32).dropout(drop);
     kernel.launch([blocks, 1, 1], 32 * BACKWARD_WARPS, 0)?;
     let kernel = cuda.kernel("layernorm_parameters").input(&partials).value(blocks as i32).value(dim as i32);
-    let kernel = kernel.gradient(grads, weight).gradient(grads, bias);
+    let kernel = kernel.gradient(grads.flat_mut(), weight).gradient(grads.flat_mut(), bias);
     kernel.launch([dim.div_ceil(32), 2 * blocks.min(1), 1], 256, 0)
 }

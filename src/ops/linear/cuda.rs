@@ -190,9 +190,9 @@ pub fn backward(
 }
 
 fn gradients<'a>(launch: Launch<'a>, grads: &mut Grads, w: &Tensor, b: Option<&Tensor>) -> Launch<'a> {
-    let launch = launch.gradient(grads, w);
+    let launch = launch.gradient(grads.flat_mut(), w);
     match b {
-        Some(b) => launch.gradient(grads, b),
+        Some(b) => launch.gradient(grads.flat_mut(), b),
         None => launch.maybe(None),
     }
 }

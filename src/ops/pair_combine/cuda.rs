@@ -80,7 +80,7 @@ pub fn backward(
         .launch([lines, dim.div_ceil(COLUMNS), 1], 128, 0)?;
     cuda.kernel("pair_combine_bias_gradient")
         .input(&partials)
-        .gradient(grads, bias)
+        .gradient(grads.flat_mut(), bias)
         .value(lines as i32)
         .value(dim as i32)
         .launch([dim.div_ceil(128), 1, 1], 256, 0)
