@@ -1,6 +1,9 @@
 //! `docre check`: what it counts, what it calls a fault, and its memory on hostile files.
 
+mod common;
+
 use clap::Parser;
+use common::real;
 use docre::cli::check::{CheckArgs, run_to};
 use std::path::Path;
 
@@ -73,12 +76,20 @@ fn faults_are_counted_shown_and_change_the_exit_code() {
 }
 
 #[test]
-fn titles_that_stand_twice_are_faults() {
+fn names_that_stand_twice_are_faults() {
     let folder = tempfile::tempdir().unwrap();
     let one = |title: &str| format!(r#"{{"title":"{title}","sents":[],"vertexSet":[]}}"#);
     let twice = file(folder.path(), "twice", &format!("[{},{}]", one("A"), one("A")));
     let (code, text) = check(&[&twice]);
-    assert!(code == 3 && text.contains("title stands before: document 0 of this file"), "{text}");
+    assert!(code == 3 && text.contains("its name stands before: document 0 of this file"), "{text}");
+    let one_of =
+        |id: &str, title: &str| format!("{{\"id\":\"{id}\",\"title\":\"{title}\",\"text\":\"\",\"entities\":[]}}\n");
+    let lines = one_of("a", "T") + &one_of("b", "T") + &one_of("a", "U");
+    let (code, text) = check(&[&file(folder.path(), "ids", &lines)]);
+    assert!(
+        code == 3 && text.contains("\"a\": its name stands before: document 0") && text.contains("1 faults"),
+        "{text}"
+    );
     let train = file(folder.path(), "train", &format!("[{},{}]", one("A"), one("B")));
     let dev = file(folder.path(), "dev", &format!("[{},{}]", one("C"), one("B")));
     let (code, text) = check(&["--train", &train, "--dev", &dev]);
@@ -89,11 +100,7 @@ fn titles_that_stand_twice_are_faults() {
 /// The counts that the data's README gives.
 #[test]
 fn real_data_has_no_faults() {
-    let folder = std::env::var_os("DOCRE_DATA_DIR").unwrap_or_else(|| "../shared/data".into());
-    let folder = Path::new(&folder).join("redocred");
-    if !folder.exists() {
-        return eprintln!("SKIPPED: no {}; set DOCRE_DATA_DIR", folder.display());
-    }
+    let Some(folder) = real::data("redocred") else { return };
     let path = |name: &str| folder.join(name).display().to_string();
     let (fit, tune, relations) = (path("fit450.json"), path("tune50.json"), path("rel2id.json"));
     let (code, found) = check_json(&["--train", &fit, "--dev", &tune, "--relations", &relations]);

@@ -179,7 +179,9 @@ fn evaluate(plain: &Plain, given: &[Row]) -> Report {
     let mut facts = Facts::default();
     plain.known.iter().for_each(|[h, t, r]| facts.add(h, t, r));
     let mut eval = Evaluator::default();
-    plain.documents.iter().for_each(|d| eval.add_gold(d));
+    for d in &plain.documents {
+        eval.add_gold(d).unwrap();
+    }
     add(&mut eval, given);
     eval.report(Some(&facts), None)
 }
@@ -188,7 +190,7 @@ fn add(eval: &mut Evaluator, given: &[Row]) {
     for Row { fact: (title, h, t, r), evidence, margin } in given {
         let evidence = evidence.clone().map(|list| list.into_iter().collect());
         let details = Details { margin: Some(*margin), score: None, evidence };
-        eval.add(title, *h as i64, *t as i64, Prediction { relation: r.clone(), details });
+        eval.add(title, *h as i64, *t as i64, Prediction { relation: r.clone(), details }).unwrap();
     }
 }
 
@@ -280,10 +282,10 @@ fn the_p_value_is_that_of_all_swaps() {
         let mut counts = vec![[[0; 2]; 2]; 8]; // by document: of each side, correct and predicted
         for (side, eval) in evals.iter_mut().enumerate() {
             for (d, document) in documents.iter().enumerate() {
-                eval.add_gold(document);
+                eval.add_gold(document).unwrap();
                 for (h, t, r) in [(0, 1, "P6"), (1, 2, "P6"), (0, 2, "P7"), (2, 0, "P7")] {
                     if random.below(4) > side {
-                        eval.add(&document.title, h, t, r);
+                        eval.add(&document.title, h, t, r).unwrap();
                         counts[d][side][0] += usize::from((h, t) != (2, 0));
                         counts[d][side][1] += 1;
                     }

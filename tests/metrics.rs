@@ -3,6 +3,7 @@
 mod common;
 
 use common::gold::{document, near};
+use common::real;
 use docre::data::output::{OutputFormat, PredictionWriter, Triple};
 use docre::data::{Document, Options, Relations};
 use docre::metrics::baseline::type_pair_baseline;
@@ -20,10 +21,10 @@ fn small() -> Document {
 #[test]
 fn counts_by_hand() {
     let mut eval = Evaluator::default();
-    eval.add_gold(&small());
-    eval.add("A", 0, 1, "P17"); // correct, intra, frequent
-    eval.add("A", 0, 1, "P17"); // once more
-    eval.add("A", 1, 2, "P6"); // wrong, inter, long tail
+    eval.add_gold(&small()).unwrap();
+    eval.add("A", 0, 1, "P17").unwrap(); // correct, intra, frequent
+    eval.add("A", 0, 1, "P17").unwrap(); // once more
+    eval.add("A", 1, 2, "P6").unwrap(); // wrong, inter, long tail
     let report = eval.report(None, None);
     assert_eq!((report.all.correct, report.all.predicted, report.all.gold), (1, 2, 2));
     assert!(near(report.all.f1, 50.0) && near(report.all.precision, 50.0));
@@ -47,24 +48,24 @@ fn evidence_is_counted_by_sentence() {
         label.evidence = evidence.to_vec(); // the first and the third are one fact: sentences 0, 2 and 3
     }
     let mut eval = Evaluator::default();
-    eval.add_gold(&gold);
-    eval.add("A", 0, 1, "P17");
+    eval.add_gold(&gold).unwrap();
+    eval.add("A", 0, 1, "P17").unwrap();
     assert_eq!(eval.report(None, None).evidence, None, "nobody named any");
-    eval.clear_predictions();
-    eval.add("A", 0, 1, with_evidence("P17", &[0, 1, 2])); // two right, one wrong
-    eval.add("A", 0, 1, with_evidence("P17", &[3])); // a duplicate: the first counts
-    eval.add("A", 0, 2, with_evidence("P6", &[0, 1])); // correct, but nobody annotated it
-    eval.add("A", 1, 2, with_evidence("P6", &[1])); // a wrong triple: wrong sentence
-    eval.add("A", 0, 9, with_evidence("P6", &[1])); // no such entity: wrong, too
-    eval.add("Nowhere", 0, 1, with_evidence("P6", &[1, 2])); // the official program passes over it
+    eval = Evaluator::new(eval.gold().clone());
+    eval.add("A", 0, 1, with_evidence("P17", &[0, 1, 2])).unwrap(); // two right, one wrong
+    eval.add("A", 0, 1, with_evidence("P17", &[3])).unwrap(); // a duplicate: the first counts
+    eval.add("A", 0, 2, with_evidence("P6", &[0, 1])).unwrap(); // correct, but nobody annotated it
+    eval.add("A", 1, 2, with_evidence("P6", &[1])).unwrap(); // a wrong triple: wrong sentence
+    eval.add("A", 0, 9, with_evidence("P6", &[1])).unwrap(); // no such entity: wrong, too
+    eval.add("Nowhere", 0, 1, with_evidence("P6", &[1, 2])).unwrap(); // the official program passes over it
     let report = eval.report(None, None);
     let counts = |score: Option<docre::metrics::Score>| score.map(|s| (s.correct, s.predicted, s.gold)).unwrap();
     assert_eq!(counts(report.evidence), (2, 7, 3));
     assert_eq!(counts(report.evidence_annotated), (2, 5, 3));
     assert!(near(report.evidence.unwrap().f1, 100.0 * 2.0 * 2.0 / (7.0 + 3.0)));
     assert!(report.to_string().contains("evidence "), "{report}");
-    eval.clear_predictions();
-    eval.add("A", 0, 1, with_evidence("P17", &[]));
+    eval = Evaluator::new(eval.gold().clone());
+    eval.add("A", 0, 1, with_evidence("P17", &[])).unwrap();
     assert_eq!(counts(eval.report(None, None).evidence), (0, 0, 3));
     assert_eq!(eval.report(None, None).evidence.unwrap().f1, 0.0);
 }
@@ -72,12 +73,12 @@ fn evidence_is_counted_by_sentence() {
 #[test]
 fn buckets_and_macro_figures_by_hand() {
     let mut eval = Evaluator::default();
-    eval.add_gold(&small()); // 3 entities; mentions of the pairs: (0, 1) 3, (0, 2) 3, (1, 2) 2
+    eval.add_gold(&small()).unwrap(); // 3 entities; mentions of the pairs: (0, 1) 3, (0, 2) 3, (1, 2) 2
     let one: &[(usize, &str)] = &[(0, "n")];
-    eval.add_gold(&document("B", &[one; 11], &[(0, 10, "P6"), (0, 1, "P7")]));
-    eval.add("A", 0, 1, "P17");
-    eval.add("A", 1, 2, "P6");
-    eval.add("B", 0, 10, "P6");
+    eval.add_gold(&document("B", &[one; 11], &[(0, 10, "P6"), (0, 1, "P7")])).unwrap();
+    eval.add("A", 0, 1, "P17").unwrap();
+    eval.add("A", 1, 2, "P6").unwrap();
+    eval.add("B", 0, 10, "P6").unwrap();
     let report = eval.report(None, None);
     let rows = |buckets: &[docre::metrics::BucketScore]| -> Vec<_> {
         let filled = buckets.iter().filter(|b| b.score.predicted + b.score.gold > 0);
@@ -100,7 +101,7 @@ fn hostile_predictions_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p");
     let mut eval = Evaluator::default();
-    eval.add_gold(&small());
+    eval.add_gold(&small()).unwrap();
     let line = |fields: &str| format!(r#"{{"id":"A","relations":[{{"h":"x0","t":"x1","r":"P17",{fields}}}]}}"#);
     for (fields, says) in [
         (r#""margin":1e300"#, "$.relations[0].margin"),
@@ -129,13 +130,13 @@ fn nothing_and_one_prediction_are_fine() {
     let empty = Evaluator::default().report(Some(&Facts::default()), None);
     assert_eq!((empty.all.f1, empty.ign_f1), (0.0, Some(0.0)));
     let mut eval = Evaluator::default();
-    eval.add_gold(&small());
+    eval.add_gold(&small()).unwrap();
     let none = eval.report(Some(&Facts::default()), None);
     assert_eq!((none.all.f1, none.all.gold, none.ign_f1), (0.0, 2, Some(0.0)));
-    eval.add("A", 0, 1, "P17");
+    eval.add("A", 0, 1, "P17").unwrap();
     let one = eval.report(Some(&Facts::default()), None);
     assert!(near(one.all.precision, 100.0) && near(one.all.f1, 100.0 * 2.0 / 3.0));
-    eval.clear_predictions();
+    eval = Evaluator::new(eval.gold().clone());
     assert_eq!(eval.report(None, None).all.predicted, 0);
     assert!(!none.to_string().contains("NaN"));
 }
@@ -143,12 +144,12 @@ fn nothing_and_one_prediction_are_fine() {
 #[test]
 fn strays_are_wrong_and_reported() {
     let mut eval = Evaluator::default();
-    eval.add_gold(&small());
-    eval.add("A", 0, 1, "P17");
-    eval.add("Nowhere", 0, 1, "P17");
-    eval.add("Nowhere", 0, 1, "P17");
-    eval.add("A", 0, 9, "P17");
-    eval.add("A", -1, 0, "P17");
+    eval.add_gold(&small()).unwrap();
+    eval.add("A", 0, 1, "P17").unwrap();
+    eval.add("Nowhere", 0, 1, "P17").unwrap();
+    eval.add("Nowhere", 0, 1, "P17").unwrap();
+    eval.add("A", 0, 9, "P17").unwrap();
+    eval.add("A", -1, 0, "P17").unwrap();
     eval.add_by_id("A", "x0", "x77", "P17");
     let report = eval.report(None, None);
     assert_eq!((report.unknown_titles, report.unknown_entities, report.duplicates), (1, 3, 1));
@@ -159,7 +160,7 @@ fn strays_are_wrong_and_reported() {
 #[test]
 fn relations_the_model_lacks_count_as_missed() {
     let mut eval = Evaluator::default();
-    eval.add_gold(&small());
+    eval.add_gold(&small()).unwrap();
     let model = Relations::from_names(["P17".to_string()]);
     let report = eval.report(None, Some(&model));
     assert_eq!(report.unknown_relations.into_iter().collect::<Vec<_>>(), [("P6".to_string(), 1)]);
@@ -169,10 +170,10 @@ fn relations_the_model_lacks_count_as_missed() {
 #[test]
 fn ign_f1_leaves_out_what_training_knew() {
     let mut eval = Evaluator::default();
-    eval.add_gold(&small());
-    eval.add("A", 0, 1, "P17");
-    eval.add("A", 0, 2, "P6");
-    eval.add("A", 2, 0, "P6");
+    eval.add_gold(&small()).unwrap();
+    eval.add("A", 0, 1, "P17").unwrap();
+    eval.add("A", 0, 2, "P6").unwrap();
+    eval.add("A", 2, 0, "P6").unwrap();
     let mut facts = Facts::default();
     facts.add("Lady", "Rome", "P17"); // any name of the head will do
     facts.add("Oslo", "Ada", "P6"); // a known fact, but the prediction is wrong: not left out
@@ -184,8 +185,8 @@ fn ign_f1_leaves_out_what_training_knew() {
     assert!(near(report.ign_precision.unwrap(), 100.0 * p));
     assert!(near(report.ign_f1.unwrap(), 100.0 * 2.0 * p / (p + 1.0)));
     // All correct ones known: no division by zero, Ign F1 is 0.
-    eval.clear_predictions();
-    eval.add("A", 0, 1, "P17");
+    eval = Evaluator::new(eval.gold().clone());
+    eval.add("A", 0, 1, "P17").unwrap();
     assert_eq!(eval.report(Some(&facts), None).ign_f1, Some(0.0));
 }
 
@@ -195,7 +196,7 @@ fn facts_come_from_a_list_or_from_documents() {
     let path = folder.path().join("facts");
     std::fs::write(&path, r#"[["Lady","Rome","P17"],["Lady","Rome","P17"]]"#).unwrap();
     let mut listed = Facts::default();
-    listed.read(&path).unwrap();
+    listed.read(&path, Options::default()).unwrap();
     assert_eq!(listed.len(), 1);
     let mut made = Facts::default();
     made.add_document(&small());
@@ -204,14 +205,14 @@ fn facts_come_from_a_list_or_from_documents() {
     writer.write(&small()).unwrap();
     std::fs::write(&path, writer.finish().unwrap()).unwrap();
     let mut read = Facts::default();
-    read.read(&path).unwrap();
+    read.read(&path, Options::default()).unwrap();
     let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
     for facts in [&made, &read] {
         assert!(facts.contains_any(&names(&["?", "Lady"]), &names(&["Oslo"]), "P6"));
         assert!(!facts.contains_any(&names(&["Oslo"]), &names(&["Lady"]), "P6"));
     }
     std::fs::write(&path, r#"[["Lady","Rome"]]"#).unwrap();
-    assert_eq!(read.read(&path).unwrap_err().code(), "E-JSON");
+    assert_eq!(read.read(&path, Options::default()).unwrap_err().code(), "E-JSON");
 }
 
 #[test]
@@ -220,10 +221,10 @@ fn infer_f1_asks_for_facts_that_two_others_join() {
     let one = [(0, "n")];
     // 0 -> 1 -> 2 joins (0, 2); 0 -> 1 -> 0 joins nothing.
     let labels = [(0, 1, "P1"), (1, 2, "P2"), (0, 2, "P3"), (0, 2, "P4"), (1, 0, "P5")];
-    eval.add_gold(&document("A", &[&one, &one, &one], &labels));
-    eval.add("A", 0, 2, "P3");
-    eval.add("A", 0, 2, "P9");
-    eval.add("A", 0, 1, "P1");
+    eval.add_gold(&document("A", &[&one, &one, &one], &labels)).unwrap();
+    eval.add("A", 0, 2, "P3").unwrap();
+    eval.add("A", 0, 2, "P9").unwrap();
+    eval.add("A", 0, 1, "P1").unwrap();
     let report = eval.report(None, None);
     assert_eq!((report.infer.correct, report.infer.predicted, report.infer.gold), (1, 3, 3));
     assert_eq!((report.infer_pairs.correct, report.infer_pairs.predicted, report.infer_pairs.gold), (1, 2, 3));
@@ -260,7 +261,7 @@ fn predictions_are_written_and_read_again() {
         let path = folder.path().join("p");
         std::fs::write(&path, write(format, &document, &triples, &relations)).unwrap();
         let mut eval = Evaluator::default();
-        eval.add_gold(&document);
+        eval.add_gold(&document).unwrap();
         eval.read_predictions(&path).unwrap();
         let report = eval.report(None, Some(&relations));
         assert!(near(report.all.f1, 100.0), "{format:?}: {report}");
@@ -299,12 +300,14 @@ fn the_type_pair_baseline_counts_pairs() {
     let one = [(0, "n")];
     let mut train = Gold::default();
     // PER -> LOC: P1 twice in two pairs, P2 once; LOC -> PER: P3 once in two pairs.
-    train.add(&kinds(
-        document("A", &[&one, &one, &one], &[(0, 1, "P1"), (0, 2, "P1"), (0, 2, "P2"), (1, 0, "P3")]),
-        &["PER", "LOC", "LOC"],
-    ));
+    train
+        .add(&kinds(
+            document("A", &[&one, &one, &one], &[(0, 1, "P1"), (0, 2, "P1"), (0, 2, "P2"), (1, 0, "P3")]),
+            &["PER", "LOC", "LOC"],
+        ))
+        .unwrap();
     let mut dev = Gold::default();
-    dev.add(&kinds(document("B", &[&one, &one], &[(0, 1, "P1")]), &["PER", "LOC"]));
+    dev.add(&kinds(document("B", &[&one, &one], &[(0, 1, "P1")]), &["PER", "LOC"])).unwrap();
     let baseline = type_pair_baseline(&train, &dev);
     assert_eq!((baseline.always.correct, baseline.always.predicted, baseline.always.gold), (1, 2, 1));
     // On the training set: share 1 alone has P 2/2 R 2/4 (F1 66.7), with share 1/2 P 3/4 R 3/4 (F1 75).
@@ -314,22 +317,20 @@ fn the_type_pair_baseline_counts_pairs() {
 
 #[test]
 fn real_baseline() {
-    let Some(folder) = std::env::var_os("DOCRE_DATA_DIR") else {
-        eprintln!("SKIPPED: set DOCRE_DATA_DIR");
+    let (Some(documents), Some(train_facts)) = (real::data("redocred"), real::data("docred/train_facts.json")) else {
         return;
     };
     let read = |file: &str| {
         let mut gold = Gold::default();
-        let path = std::path::Path::new(&folder).join("redocred").join(file);
-        docre::data::open(path, Options::default()).unwrap().for_each(|d| {
-            gold.add(&d.unwrap());
+        docre::data::open(documents.join(file), Options::default()).unwrap().for_each(|d| {
+            gold.add(&d.unwrap()).unwrap();
         });
         gold
     };
     let (train, dev) = (read("fit450.json"), read("tune50.json"));
     assert_eq!(train.facts() + dev.facts(), 17284);
     let mut facts = Facts::default();
-    facts.read(&std::path::Path::new(&folder).join("docred/train_facts.json")).unwrap();
+    facts.read(&train_facts, Options::default()).unwrap();
     assert_eq!(facts.len(), 52293);
     let baseline = type_pair_baseline(&train, &dev);
     eprintln!("always {:.2}, cut {:.2} at share {:.4}", baseline.always.f1, baseline.cut.f1, baseline.share);

@@ -23,7 +23,7 @@ fn evaluator(documents: &[Vec<(&str, f32, bool)>], missed: usize) -> Evaluator {
         let right = candidates.iter().enumerate().filter(|(_, c)| c.2).map(|(i, c)| (0, i + 1, c.0));
         let labels: Vec<_> = right.chain((0..missed).map(|i| (1 + i, 0, "P7"))).collect();
         let gold = document(&format!("d{d}"), &entities, &labels);
-        eval.add_gold(&gold);
+        let number = eval.add_gold(&gold).unwrap();
         let triple = |(i, (r, margin, _)): (usize, &(&str, f32, bool))| Triple {
             head: 0,
             tail: i + 1,
@@ -33,7 +33,7 @@ fn evaluator(documents: &[Vec<(&str, f32, bool)>], missed: usize) -> Evaluator {
             evidence: None,
         };
         let triples: Vec<Triple> = candidates.iter().enumerate().map(triple).collect();
-        eval.add_candidates(&gold, triples.iter().map(|t| (t, t.margin)), &relations);
+        eval.add_candidates(number, triples.iter().map(|t| (t, t.margin)), &relations);
     }
     eval
 }

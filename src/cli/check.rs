@@ -1,7 +1,8 @@
 //! `docre check`: what files of documents hold, and every fault with its place.
 
+use super::setup::InputArgs;
 use crate::data::place::clip;
-use crate::data::{self, Document, Format, Options, Relations, Unit};
+use crate::data::{self, Document, Relations};
 use crate::error::{Error, Kind, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -31,12 +32,8 @@ pub struct CheckArgs {
     /// rel2id.json or relations.json: a label with another relation is a fault
     #[arg(long, value_name = "FILE")]
     pub relations: Option<PathBuf>,
-    /// Format of the files; without it, by how they begin
-    #[arg(long, value_enum)]
-    pub from: Option<Format>,
-    /// What the offsets of JSONL and PubTator count
-    #[arg(long, value_enum, default_value_t)]
-    pub offset_unit: Unit,
+    #[command(flatten)]
+    pub input: InputArgs,
     /// Faults to print of each file; all are counted
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub max_faults: usize,
@@ -117,8 +114,8 @@ enum Role {
     Dev,
 }
 
-/// First place of every title, by a digest of 16 bytes: 25 to 60 bytes a document, whatever the titles.
-type Titles = HashMap<[u8; 16], (u16, u32, Role)>;
+/// First place of every id (in DocRED's form: title), by a digest of 16 bytes: 25 to 60 bytes a document, whatever the ids.
+type Ids = HashMap<[u8; 16], (u16, u32, Role)>;
 
 /// Distinct names that are counted apart; the rest share one line.
 const MOST_NAMES: usize = 10_000;
@@ -133,11 +130,10 @@ pub fn run(args: &CheckArgs) -> Result<u8> {
 pub fn run_to(args: &CheckArgs, out: &mut impl Write) -> Result<u8> {
     let relations = args.relations.as_deref().map(Relations::read_any).transpose()?;
     let mut findings = Findings::default();
-    let mut titles = Titles::new();
+    let mut ids = Ids::new();
     for (role, path) in inputs(args) {
         let number = findings.files.len();
-        let options = Options { from: args.from, unit: args.offset_unit };
-        let mut documents = data::open(path, options)?;
+        let mut documents = data::open(path, args.input.options())?;
         let mut file = FileFindings { file: path.display().to_string(), ..FileFindings::default() };
         file.format = documents.format().name();
         while let Some(document) = documents.next() {
@@ -149,7 +145,7 @@ pub fn run_to(args: &CheckArgs, out: &mut impl Write) -> Result<u8> {
                     file.take(&document);
                     let wrong = relations.as_ref().and_then(|relations| unknown_relation(&document, relations));
                     let here = (number as u16, index as u32, role);
-                    let again = repeated(&mut titles, &document, here, &findings.files);
+                    let again = repeated(&mut ids, &document, here, &findings.files);
                     for error in wrong.into_iter().chain(again) {
                         let what = format!("{}: document {index} {:?}", file.file, clip(&document.id, 60));
                         file.fault(args, &error.context(what));
@@ -182,23 +178,18 @@ fn unknown_relation(document: &Document, relations: &Relations) -> Option<Error>
     }
 }
 
-/// A title that stood before: in this file, or on the other side of train and dev, or in another file.
-fn repeated(
-    titles: &mut Titles,
-    document: &Document,
-    here: (u16, u32, Role),
-    earlier: &[FileFindings],
-) -> Option<Error> {
+/// An id that stood before: in this file, or on the other side of train and dev, or in another file.
+fn repeated(ids: &mut Ids, document: &Document, here: (u16, u32, Role), earlier: &[FileFindings]) -> Option<Error> {
     let mut key = [0; 16];
-    key.copy_from_slice(&Sha256::digest(document.title.as_bytes())[..16]);
-    let Some(&(file, index, role)) = titles.get(&key) else {
-        titles.insert(key, here);
+    key.copy_from_slice(&Sha256::digest(document.id.as_bytes())[..16]);
+    let Some(&(file, index, role)) = ids.get(&key) else {
+        ids.insert(key, here);
         return None;
     };
     let place = earlier.get(usize::from(file)).map_or("this file", |file| file.file.as_str());
     let what = match (role, here.2) {
         (Role::Train, Role::Dev) => format!("also in the training data: document {index} of {place}"),
-        _ => format!("title stands before: document {index} of {place}"),
+        _ => format!("its name stands before: document {index} of {place}"),
     };
     Some(Error::data("E-TITLE", what).fix("take one of them out"))
 }

@@ -1,9 +1,9 @@
 //! `docre eval`
 
-use super::extract::{Screen, read_all, show_profile};
-use super::setup::{EvidenceArgs, InputArgs, ModelArgs, RuleArgs};
-use crate::checkpoint::write_atomic;
-use crate::data::{self, Document, Options};
+use super::output::Output;
+use super::progress::{Screen, show_profile};
+use super::setup::{EvidenceArgs, InputArgs, ModelArgs, RuleArgs, read_all};
+use crate::data::{self, Document, Options, no_labels};
 use crate::error::{Error, Result};
 use crate::extract::{Budget, CALIBRATION, Extractor, Outcome, Stream};
 use crate::metrics::baseline::{Baseline, type_pair_baseline};
@@ -31,13 +31,14 @@ use std::path::{Path, PathBuf};
   docre eval --gold dev.json -m runs/demo/best --report report.html
   docre eval --gold dev.json --pred mine.jsonl --against theirs.jsonl
 
-Exit codes: 0 ok, 2 usage, 3 bad document, 4 bad model, 5 device or memory, 6 a file cannot be read")]
+Exit codes: 0 ok, 2 usage, 3 bad document, 4 bad model, 5 device or memory, 6 a file cannot be read or written,
+7 a number that is not finite")]
 pub struct EvalArgs {
     /// Documents with labels; several files add up
     #[arg(long, required = true, value_name = "FILE")]
     pub gold: Vec<PathBuf>,
     /// Predictions: docre.v1 lines or the official list; without it, the model predicts
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_A_MODEL)]
     pub pred: Option<PathBuf>,
     /// Other predictions for the same documents: the difference of F1, and whether it may be chance
     #[arg(long, value_name = "FILE")]
@@ -56,7 +57,7 @@ pub struct EvalArgs {
     pub evidence: EvidenceArgs,
     #[command(flatten)]
     pub input: InputArgs,
-    /// Also write the figures as a page for a browser, in one file
+    /// Also write the figures as a page for a browser, in one file; `-`: on standard output, instead of text
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// Write one JSON object instead of text
@@ -72,6 +73,9 @@ pub struct EvalArgs {
     #[arg(short, long)]
     pub quiet: bool,
 }
+
+/// Predictions in a file were made without them.
+const OF_A_MODEL: [&str; 6] = ["model", "threshold", "no_calibration", "max_labels", "evidence", "profile"];
 
 #[derive(Serialize)]
 struct Figures {
@@ -90,15 +94,12 @@ struct Figures {
 }
 
 pub fn run(args: &EvalArgs) -> Result<u8> {
-    if args.pred.is_some() && args.evidence.evidence {
-        return Err(Error::usage("--evidence asks a model; predictions have theirs or none").fix("leave it out"));
-    }
-    let facts = read_facts(&args.train_facts)?;
+    let facts = read_facts(&args.train_facts, args.input.options())?;
     let mut evaluator = Evaluator::default();
     let mut extractor = None;
     match &args.pred {
         Some(pred) => {
-            each_document(&args.gold, args, |document| evaluator.add_gold(document))?;
+            each_document(&args.gold, args, |document| evaluator.add_gold(document).map(drop))?;
             evaluator.read_predictions(pred)?;
         }
         None => extractor = Some(predict(args, &mut evaluator)?),
@@ -117,26 +118,24 @@ pub fn run(args: &EvalArgs) -> Result<u8> {
     let figures = Figures { report, model, calibration, against, baseline };
     if let Some(path) = &args.report {
         write_page(args, path, &figures)?;
+        if path == Path::new("-") {
+            return Ok(0); // standard output is for the page alone
+        }
     }
     print(args, &figures).map_err(|e| Error::io("output", e))?;
     Ok(0)
 }
 
-fn each_document(files: &[PathBuf], args: &EvalArgs, mut take: impl FnMut(&Document)) -> Result<()> {
+fn each_document(files: &[PathBuf], args: &EvalArgs, mut take: impl FnMut(&Document) -> Result<()>) -> Result<()> {
     let mut labelled = false;
     for file in files {
         for document in data::open(file, args.input.options())? {
             let document = document?;
             labelled |= document.labels.is_some();
-            take(&document);
+            take(&document).map_err(|e| e.context(file.display()))?;
         }
     }
-    if labelled { Ok(()) } else { Err(unlabelled(files)) }
-}
-
-fn unlabelled(files: &[PathBuf]) -> Error {
-    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    Error::data("E-LABEL", format!("{}: no document has labels", names.join(", "))).fix("give a file with gold labels")
+    if labelled { Ok(()) } else { Err(no_labels(files)) }
 }
 
 fn predict(args: &EvalArgs, evaluator: &mut Evaluator) -> Result<Extractor> {
@@ -166,12 +165,12 @@ pub fn judge(
     let mut stream = Stream::new(extractor, budget, |outcome| match outcome {
         Outcome::Found { document, mut triples, .. } => {
             labelled |= document.labels.is_some();
-            evaluator.add_gold(&document);
+            let number = evaluator.add_gold(&document)?;
             let candidates = triples.iter().map(|t| (t, extractor.above(t) as f32));
-            evaluator.add_candidates(&document, candidates, &extractor.relations);
+            evaluator.add_candidates(number, candidates, &extractor.relations);
             triples.retain(|t| extractor.above(t) > threshold);
             screen.found(triples.len());
-            evaluator.add_triples(&document, &triples, &extractor.relations);
+            evaluator.add_triples(number, &triples, &extractor.relations);
             Ok(())
         }
         Outcome::Refused { error, .. } => Err(error), // a score must be one of all documents
@@ -179,12 +178,12 @@ pub fn judge(
     read_all(gold, options, &mut stream)?;
     stream.finish()?;
     screen.finish();
-    if labelled { Ok(()) } else { Err(unlabelled(gold)) }
+    if labelled { Ok(()) } else { Err(no_labels(gold)) }
 }
 
-fn read_facts(files: &[PathBuf]) -> Result<Option<Facts>> {
+fn read_facts(files: &[PathBuf], options: Options) -> Result<Option<Facts>> {
     let mut facts = Facts::default();
-    files.iter().try_for_each(|file| facts.read(file))?;
+    files.iter().try_for_each(|file| facts.read(file, options))?;
     match (files.first(), facts.is_empty()) {
         (None, _) => Ok(None),
         (Some(_), false) => Ok(Some(facts)),
@@ -198,9 +197,7 @@ fn baseline(args: &EvalArgs, gold: &Gold) -> Result<Option<Baseline>> {
         return Ok(None);
     }
     let mut train = Gold::default();
-    each_document(&args.baseline_train, args, |document| {
-        train.add(document);
-    })?;
+    each_document(&args.baseline_train, args, |document| train.add(document).map(drop))?;
     Ok(Some(type_pair_baseline(&train, gold)))
 }
 
@@ -220,7 +217,7 @@ fn write_page(args: &EvalArgs, path: &Path, figures: &Figures) -> Result<()> {
     let files = args.gold.iter().filter_map(|path| path.file_name());
     let files: Vec<_> = files.map(|name| name.to_string_lossy()).collect();
     let title = format!("Evaluation on {}", files.join(", "));
-    write_atomic(path, html(&figures.report, &title, &about).as_bytes())
+    Output::write(path, &args.gold, html(&figures.report, &title, &about).as_bytes())
 }
 
 fn print(args: &EvalArgs, figures: &Figures) -> std::io::Result<()> {

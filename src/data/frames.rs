@@ -5,7 +5,9 @@
 //! wrong inside costs that document and not the rest of the file.
 
 use crate::error::{Error, Kind, Result};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
+use std::path::Path;
 
 /// Longest document in bytes: 800 times the mean of DocRED. With the limits in `document` it
 /// keeps the memory of reading below the file's size plus 64 MB, whatever the file holds.
@@ -43,6 +45,15 @@ enum State {
     /// The bracket of the array is closed; only white space may follow.
     Closed,
     Ended,
+}
+
+/// A file, or standard input for `-`. Error: E-IO.
+pub fn stream(path: &Path) -> Result<Box<dyn Read + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    Ok(Box::new(file))
 }
 
 pub struct Frames {

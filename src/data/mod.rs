@@ -24,11 +24,10 @@ pub use relations::{Relations, Unknown};
 pub use tokenize::Tokenizer;
 
 use crate::error::{Error, Kind, Result};
-use frames::{Frames, Position, Shape};
+use frames::{Frames, Position, Shape, stream};
 use serde::Deserialize;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A format of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -55,7 +54,7 @@ impl Format {
             Format::Eog => "eog",
         }
     }
-    fn shape(self) -> Shape {
+    pub fn shape(self) -> Shape {
         match self {
             Format::Docred => Shape::Array,
             Format::Jsonl => Shape::Lines,
@@ -88,14 +87,17 @@ pub struct Options {
     pub unit: Unit,
 }
 
+/// E-LABEL for files that were to be gold.
+pub fn no_labels(files: &[PathBuf]) -> Error {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    Error::data("E-LABEL", format!("{}: no document has labels", names.join(", "))).fix("give a file with gold labels")
+}
+
 /// Opens a file, or standard input for `-`. Errors: E-IO.
 pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Documents> {
     let path = path.as_ref();
-    if path == Path::new("-") {
-        return Documents::new(std::io::stdin(), "standard input", options);
-    }
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    Documents::new(file, &path.display().to_string(), options)
+    let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+    Documents::new(stream(path)?, &name, options)
 }
 
 /// The documents of a stream, in order; an `Err` item is one refused document, and iteration goes on

@@ -2,7 +2,7 @@
 
 use super::document::Document;
 use super::place::clip;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::layout::Labels;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -112,6 +112,12 @@ impl Relations {
         Ok(relations)
     }
 
+    /// Those of a model directory: what is wrong with its `relations.json` is wrong with the model, not with a document.
+    pub fn of_model(dir: &Path) -> Result<Self> {
+        let blame = |e: Error| if e.kind() == Kind::Data { e.of_kind(Kind::Model) } else { e };
+        Self::load(&dir.join("relations.json")).map_err(blame)
+    }
+
     /// Reads either form: an object is rel2id.json, a list relations.json.
     pub fn read_any(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -129,10 +135,6 @@ impl Relations {
             lines.push(serde_json::to_string(&entry).map_err(super::unwritable)?);
         }
         Ok(format!("[{}]\n", lines.join(",\n")))
-    }
-
-    pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.to_json()?).map_err(|e| Error::io(path, e))
     }
 
     /// Number of classes, the threshold included.

@@ -1,10 +1,10 @@
 //! Facts of the training set, for Ign F1: (head name, tail name, relation).
 
 use super::names::Names;
-use crate::data::frames::{Frames, Shape};
+use crate::data::frames::{Frames, Shape, stream};
 use crate::data::place::json_error;
-use crate::data::{Document, Format, Unit, docred};
-use crate::error::{Error, Result};
+use crate::data::{Document, Format, Options, docred};
+use crate::error::Result;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -18,16 +18,15 @@ impl Facts {
     /// Reads a list of `[head name, tail name, relation]`, or the facts of a training file in any
     /// format: every name of the head with every name of the tail. Several files add up.
     ///
-    /// Errors: E-IO, E-JSON and those of a DocRED document.
-    pub fn read(&mut self, path: &Path) -> Result<()> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        let mut frames = Frames::open(file, None)?;
+    /// Errors: E-IO, E-JSON and those of a document.
+    pub fn read(&mut self, path: &Path, options: Options) -> Result<()> {
+        let mut frames = Frames::open(stream(path)?, options.from.map(Format::shape))?;
         let shape = frames.shape();
         while let Some((position, frame)) = frames.next_frame() {
             let root = format!("$[{}]", position.index);
             let read = frame.and_then(|json| match shape {
                 Shape::Array => self.read_one(json, &root),
-                _ => Format::of(shape).parse(json, position, Unit::Char).map(|d| self.add_document(&d)),
+                _ => Format::of(shape).parse(json, position, options.unit).map(|d| self.add_document(&d)),
             });
             read.map_err(|e| e.context(path.display()))?;
         }

@@ -1,14 +1,16 @@
 //! What an evaluation keeps of the gold documents: no text, only names, sentences and relations.
 
 use super::names::Names;
+use crate::data::place::clip;
 use crate::data::{Document, Entity};
+use crate::error::{Error, Result};
 use crate::layout::Pairs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// (head, tail, relation) in one document; the relation is a number of [`Gold::relations`].
 pub type Fact = (u32, u32, u32);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GoldEntity {
     pub id: String,
     pub kind: String,
@@ -35,36 +37,55 @@ pub struct GoldDocument {
 pub struct Gold {
     pub documents: Vec<GoldDocument>,
     pub relations: Names,
-    by_title: HashMap<String, usize>,
     by_id: HashMap<String, usize>,
-    /// Documents whose title an earlier one had: their relations are added to the earlier document.
-    pub repeated_titles: usize,
+    /// None: several documents have the title.
+    by_title: HashMap<String, Option<usize>>,
+    /// Documents that stood there before: their relations are added to the earlier ones.
+    pub repeated: usize,
 }
 
 impl Gold {
     /// Adds a document and gives its number. Labels that stand twice count once; `Na` is no fact.
-    pub fn add(&mut self, document: &Document) -> usize {
-        let known = self.by_title.get(&document.title).copied();
-        self.repeated_titles += usize::from(known.is_some());
-        let number = known.unwrap_or_else(|| {
-            let entities = document.entities.iter().map(|entity| read_entity(document, entity)).collect();
-            let title = document.title.clone();
-            let pairs = document.pairs.clone();
-            self.documents.push(GoldDocument { title, entities, facts: BTreeMap::new(), pairs });
-            self.documents.len() - 1
-        });
-        self.by_title.entry(document.title.clone()).or_insert(number);
-        self.by_id.entry(document.id.clone()).or_insert(number);
+    ///
+    /// Error: E-TITLE for another document with the id of one before (in DocRED's form: its title).
+    pub fn add(&mut self, document: &Document) -> Result<usize> {
+        let number = self.number(document)?;
         for label in document.gold().iter().filter(|label| !label.relation.eq_ignore_ascii_case("na")) {
             let (head, tail) = document.pairs.canonical(label.head as u32, label.tail as u32);
             let fact = (head, tail, self.relations.add(&label.relation));
             self.documents[number].facts.entry(fact).or_default().extend(&label.evidence);
         }
-        number
+        Ok(number)
     }
 
-    pub fn by_title(&self, title: &str) -> Option<usize> {
-        self.by_title.get(title).copied()
+    fn number(&mut self, document: &Document) -> Result<usize> {
+        let entities = document.entities.iter().map(|entity| read_entity(document, entity)).collect();
+        if let Some(&known) = self.by_id.get(&document.id) {
+            let first = &self.documents[known];
+            if (&first.title, &first.entities) != (&document.title, &entities) {
+                let what = format!("{:?} is the name of two documents", clip(&document.id, 60));
+                return Err(Error::data("E-TITLE", what).fix("give them different ids, or take one of them out"));
+            }
+            self.repeated += 1;
+            return Ok(known);
+        }
+        let number = self.documents.len();
+        self.by_id.insert(document.id.clone(), number);
+        self.by_title.entry(document.title.clone()).and_modify(|one| *one = None).or_insert(Some(number));
+        let (title, pairs) = (document.title.clone(), document.pairs.clone());
+        self.documents.push(GoldDocument { title, entities, facts: BTreeMap::new(), pairs });
+        Ok(number)
+    }
+
+    /// The document of this title. Error: E-TITLE where there are several.
+    pub fn by_title(&self, title: &str) -> Result<Option<usize>> {
+        match self.by_title.get(title) {
+            Some(None) => {
+                Err(Error::data("E-TITLE", format!("{:?} is the title of several documents", clip(title, 60)))
+                    .fix("predictions as docre.v1 lines, which have ids"))
+            }
+            found => Ok(found.copied().flatten()),
+        }
     }
     pub fn by_id(&self, id: &str) -> Option<usize> {
         self.by_id.get(id).copied()

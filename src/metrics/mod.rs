@@ -22,6 +22,7 @@ pub use sampling::Comparison;
 
 use crate::data::output::Triple;
 use crate::data::{Document, Relations};
+use crate::error::Result;
 use gold::Fact;
 use names::Names;
 use report::harmonic;
@@ -32,7 +33,7 @@ use tally::Tally;
 /// The frequent relations of the DocRED literature; all others are the long tail.
 pub const FREQUENT: [&str; 10] = ["P17", "P131", "P27", "P150", "P175", "P577", "P463", "P527", "P495", "P361"];
 
-/// Compares predictions with gold documents. Gold stays while predictions come and go (each epoch).
+/// Compares predictions with gold documents.
 #[derive(Clone, Debug, Default)]
 pub struct Evaluator {
     gold: Gold,
@@ -64,22 +65,21 @@ impl Evaluator {
         Evaluator { gold, ..Evaluator::default() }
     }
 
-    pub fn add_gold(&mut self, document: &Document) {
-        self.gold.add(document);
+    /// As [`Gold::add`].
+    pub fn add_gold(&mut self, document: &Document) -> Result<usize> {
+        self.gold.add(document)
     }
 
     pub fn gold(&self) -> &Gold {
         &self.gold
     }
 
-    pub fn clear_predictions(&mut self) {
-        *self = Evaluator::new(std::mem::take(&mut self.gold));
-    }
-
     /// Adds one prediction; entities by index, as the official submission has them. Of equal triples the first counts.
-    pub fn add(&mut self, title: &str, head: i64, tail: i64, prediction: impl Into<Prediction>) {
+    ///
+    /// Error: E-TITLE where several gold documents have the title.
+    pub fn add(&mut self, title: &str, head: i64, tail: i64, prediction: impl Into<Prediction>) -> Result<()> {
         let said = [title, &head.to_string(), &tail.to_string()];
-        match self.gold.by_title(title) {
+        match self.gold.by_title(title)? {
             Some(d) => {
                 let count = self.gold.documents[d].entities.len();
                 let entity = |i: i64| u32::try_from(i).ok().filter(|&i| (i as usize) < count);
@@ -87,11 +87,12 @@ impl Evaluator {
             }
             None => self.add_stray_title(said, prediction.into()),
         }
+        Ok(())
     }
 
     /// Adds one prediction by the ids of document and entities, as `docre.v1` has them.
     pub fn add_by_id(&mut self, id: &str, head: &str, tail: &str, prediction: impl Into<Prediction>) {
-        match self.gold.by_id(id).or_else(|| self.gold.by_title(id)) {
+        match self.gold.by_id(id).or_else(|| self.gold.by_title(id).ok().flatten()) {
             Some(d) => {
                 let document = &self.gold.documents[d];
                 let pair = [document.entity(head), document.entity(tail)];
@@ -101,28 +102,27 @@ impl Evaluator {
         }
     }
 
-    /// Adds the predictions of a model for one gold document.
-    pub fn add_triples(&mut self, document: &Document, triples: &[Triple], relations: &Relations) {
+    /// Adds the predictions of a model for gold document `number`.
+    pub fn add_triples(&mut self, number: usize, triples: &[Triple], relations: &Relations) {
         for t in triples {
             let evidence = t.evidence.as_ref().map(|sentences| sentences.iter().copied().collect());
             let details = Details { margin: Some(t.margin), score: Some(t.score), evidence };
             let relation = relations.code(t.relation).to_string();
-            self.add(&document.title, t.head as i64, t.tail as i64, Prediction { relation, details });
+            self.add_fact(number, (t.head as u32, t.tail as u32), Prediction { relation, details });
         }
     }
 
-    /// Adds what the model would predict for a gold document at a lower threshold, for curves and tuning: triples with
+    /// Adds what the model would predict for gold document `number` at a lower threshold, for curves and tuning: triples with
     /// their margins above its own. They are no predictions.
     pub fn add_candidates<'a>(
         &mut self,
-        document: &Document,
+        number: usize,
         triples: impl Iterator<Item = (&'a Triple, f32)>,
         relations: &Relations,
     ) {
-        let Some(d) = self.gold.by_title(&document.title) else { return };
         for (t, margin) in triples {
             let fact = (t.head as u32, t.tail as u32, self.relations.add(relations.code(t.relation)));
-            self.candidates.push((d as u32, fact, margin));
+            self.candidates.push((number as u32, fact, margin));
         }
     }
 
@@ -130,7 +130,7 @@ impl Evaluator {
     pub fn candidates(&self) -> Vec<Candidate> {
         let mut found = self.candidates.clone();
         found.sort_by_key(|&(d, fact, _)| (d, fact));
-        found.dedup_by_key(|(d, fact, _)| (*d, *fact)); // documents that share a title
+        found.dedup_by_key(|(d, fact, _)| (*d, *fact)); // documents that stand twice
         let candidate = |(document, fact, margin): (u32, Fact, f32)| {
             let correct = self.evidence_of(document as usize, fact).is_some();
             Candidate { document, relation: fact.2, margin, correct }
@@ -149,18 +149,21 @@ impl Evaluator {
     }
 
     fn add_located(&mut self, d: usize, head: Option<u32>, tail: Option<u32>, said: [&str; 3], prediction: Prediction) {
-        let new = match (head, tail) {
-            (Some(head), Some(tail)) => {
-                let (head, tail) = self.gold.documents[d].pairs.canonical(head, tail);
-                let fact = (head, tail, self.relations.add(&prediction.relation));
-                self.predicted.resize(self.gold.documents.len(), BTreeMap::new());
-                let new = !self.predicted[d].contains_key(&fact);
-                self.predicted[d].entry(fact).or_insert(prediction.details);
-                new
+        match (head, tail) {
+            (Some(head), Some(tail)) => self.add_fact(d, (head, tail), prediction),
+            _ => {
+                let new = insert(&mut self.stray_entities, stray(said, &prediction), prediction.details);
+                self.duplicates += usize::from(!new);
             }
-            _ => insert(&mut self.stray_entities, stray(said, &prediction), prediction.details),
-        };
-        self.duplicates += usize::from(!new);
+        }
+    }
+
+    fn add_fact(&mut self, d: usize, (head, tail): (u32, u32), prediction: Prediction) {
+        let (head, tail) = self.gold.documents[d].pairs.canonical(head, tail);
+        let fact = (head, tail, self.relations.add(&prediction.relation));
+        self.predicted.resize(self.gold.documents.len(), BTreeMap::new());
+        self.duplicates += usize::from(self.predicted[d].contains_key(&fact));
+        self.predicted[d].entry(fact).or_insert(prediction.details);
     }
 
     /// The evidence of the gold fact that a prediction hits; None if it hits none.
@@ -197,7 +200,7 @@ impl Evaluator {
         report.unknown_titles = self.stray_titles.len();
         report.unknown_entities = self.stray_entities.len();
         report.duplicates = self.duplicates;
-        report.repeated_titles = self.gold.repeated_titles;
+        report.repeated_documents = self.gold.repeated;
         report
     }
 

@@ -1,7 +1,7 @@
 //! Predictions from a file: `docre.v1` lines, or the official list.
 
 use super::Evaluator;
-use crate::data::frames::{Frames, Shape};
+use crate::data::frames::{Frames, Shape, stream};
 use crate::data::place::json_error;
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -71,8 +71,7 @@ impl Evaluator {
     ///
     /// Refused documents in JSONL have no relations. Errors: E-IO; E-JSON with the place.
     pub fn read_predictions(&mut self, path: &Path) -> Result<()> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        let mut frames = Frames::open(file, None)?;
+        let mut frames = Frames::open(stream(path)?, None)?;
         let shape = frames.shape();
         while let Some((position, frame)) = frames.next_frame() {
             let read = frame.and_then(|json| match shape {
@@ -87,8 +86,7 @@ impl Evaluator {
     fn read_row(&mut self, json: &[u8], root: &str) -> Result<()> {
         let row: SubmissionRow = serde_json::from_slice(json).map_err(|e| json_error(&e, json, root))?;
         let details = Details { evidence: row.evidence, ..Details::default() };
-        self.add(&row.title, row.h_idx, row.t_idx, Prediction { relation: row.r, details });
-        Ok(())
+        self.add(&row.title, row.h_idx, row.t_idx, Prediction { relation: row.r, details }).map_err(|e| e.at(root))
     }
 
     fn read_line(&mut self, json: &[u8]) -> Result<()> {

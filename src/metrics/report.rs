@@ -2,6 +2,7 @@
 
 use super::curves::Curves;
 use crate::data::place::clip;
+use crate::text::one_line;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -105,8 +106,8 @@ pub struct Report {
     pub unknown_entities: usize,
     /// Predictions given more than once; they count once.
     pub duplicates: usize,
-    /// Gold documents with a title that stood before.
-    pub repeated_titles: usize,
+    /// Gold documents that stood there before: their relations are joined.
+    pub repeated_documents: usize,
 }
 
 impl Report {
@@ -135,7 +136,7 @@ impl Report {
             (self.unknown_titles, "predictions for documents that gold does not have (counted as wrong)"),
             (self.unknown_entities, "predictions of entities that the document does not have (counted as wrong)"),
             (self.duplicates, "predictions given more than once (counted once)"),
-            (self.repeated_titles, "gold documents with a title that stood before (joined)"),
+            (self.repeated_documents, "gold documents that stood before (joined)"),
         ];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
         missing.chain(counts).collect()
@@ -165,8 +166,8 @@ impl fmt::Display for Report {
             write_curves(f, curves)?;
         }
         for relation in &self.relations {
-            let name = clip(relation.name.as_deref().unwrap_or_default(), 40);
-            write_row(f, &clip(&relation.r, 12), &relation.score, &name)?;
+            let name = clip(&one_line(relation.name.as_deref().unwrap_or_default()), 40);
+            write_row(f, &clip(&one_line(&relation.r), 12), &relation.score, &name)?;
         }
         self.warnings().iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
