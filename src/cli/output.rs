@@ -2,9 +2,19 @@
 
 use crate::checkpoint::AtomicFile;
 use crate::error::{Error, Result};
+use signal_hook::{consts, low_level};
+use std::ffi::CString;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Writes to standard output. Error: E-IO where it cannot be written to.
+pub fn print(text: impl Display) -> Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))
+}
 
 pub enum Output {
     Stdout(io::Stdout),
@@ -14,18 +24,35 @@ pub enum Output {
 }
 
 impl Output {
-    /// `-` is standard output.
-    pub fn create(path: &Path) -> Result<Self> {
-        if path == Path::new("-") {
+    /// `-` is standard output. Error: E-USAGE for one of `inputs`, whose documents would be lost.
+    pub fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self> {
+        // Where a shell has put a file under it, that file is not to be replaced by another.
+        if path == Path::new("-") || path == Path::new("/dev/stdout") {
             return Ok(Output::Stdout(io::stdout()));
+        }
+        let place = path.canonicalize();
+        let same = |input: &&PathBuf| place.as_ref().is_ok_and(|place| input.canonicalize().is_ok_and(|i| i == *place));
+        if let Some(input) = inputs.iter().find(same) {
+            return Err(Error::usage(format!("{} is read and would be replaced", input.display())).fix("another -o"));
         }
         match path.metadata() {
             Ok(about) if about.is_dir() => Err(Error::io(path, "is a directory").fix("name a file")),
             Ok(about) if !about.is_file() => {
                 File::options().write(true).open(path).map(Output::Special).map_err(|e| Error::io(path, e))
             }
-            _ => AtomicFile::create(path).map(Output::Atomic),
+            _ => {
+                let file = AtomicFile::create(path)?;
+                remove_on_signal(file.temporary()).map_err(|e| Error::io("signals", e))?;
+                Ok(Output::Atomic(file))
+            }
         }
+    }
+
+    /// Writes all of a small result.
+    pub fn write(path: &Path, inputs: &[PathBuf], bytes: &[u8]) -> Result<()> {
+        let mut out = Output::create(path, inputs)?;
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::io(path, e))?;
+        out.commit()
     }
 
     /// Makes the file visible.
@@ -35,6 +62,22 @@ impl Output {
             Output::Stdout(_) | Output::Special(_) => Ok(()),
         }
     }
+}
+
+/// Signals end the program as ever, but not with a part of a file left behind.
+fn remove_on_signal(unfinished: &Path) -> io::Result<()> {
+    let name = CString::new(unfinished.as_os_str().as_bytes())?;
+    for signal in [consts::SIGINT, consts::SIGTERM, consts::SIGHUP] {
+        let name = name.clone();
+        let end = move || {
+            // SAFETY: a string with its end, which lives as long as the handler.
+            unsafe { libc::unlink(name.as_ptr()) };
+            let _ = low_level::emulate_default_handler(signal);
+        };
+        // SAFETY: the handler does nothing but what a signal handler may: it removes a file and ends the process.
+        unsafe { low_level::register(signal, end) }?;
+    }
+    Ok(())
 }
 
 impl Write for Output {
