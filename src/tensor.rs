@@ -71,6 +71,14 @@ struct Held {
     _booking: Booking,
 }
 
+impl Pooled {
+    /// The bytes that were booked, with arbitrary contents. Error: E-OOM.
+    fn take(pool: &Arc<Pool>, booking: Booking) -> Result<Self> {
+        let values = pool.take(booking.bytes().div_ceil(4)).ok_or_else(|| booking.out_of_memory())?;
+        Ok(Pooled { values, pool: pool.clone(), _booking: booking })
+    }
+}
+
 impl Drop for Pooled {
     fn drop(&mut self) {
         self.pool.give(std::mem::take(&mut self.values));
@@ -105,13 +113,10 @@ impl Tensor {
                 return Ok(made);
             }
         };
-        let _booking = Booking::new(device.ledger(), tag, bytes)?;
+        let booking = Booking::new(device.ledger(), tag, bytes)?;
         let data = match dtype {
-            DType::F32 | DType::BF16 => {
-                let values = cpu.pool.take(bytes.div_ceil(4));
-                Data::Pooled(Pooled { values, pool: cpu.pool.clone(), _booking })
-            }
-            DType::F64 => Data::F64(Held { values: vec![0.0; n], _booking }),
+            DType::F32 | DType::BF16 => Data::Pooled(Pooled::take(&cpu.pool, booking)?),
+            DType::F64 => Data::F64(Held { values: vec![0.0; n], _booking: booking }),
         };
         let mut made = Self::new(device, dtype, shape, data);
         value.map_or(Ok(()), |value| made.fill(value))?;
@@ -129,17 +134,17 @@ impl Tensor {
         let data = match device {
             Device::Cuda(cuda) => Data::Cuda(cuda.store(tag, bytemuck::cast_slice(&values))?),
             Device::Cpu(cpu) => {
-                let _booking = Booking::new(device.ledger(), tag, values.len() * T::DTYPE.size())?;
+                let booking = Booking::new(device.ledger(), tag, values.len() * T::DTYPE.size())?;
                 match T::DTYPE {
-                    DType::F64 => Data::F64(Held { values: bytemuck::allocation::cast_vec(values), _booking }),
+                    DType::F64 => Data::F64(Held { values: bytemuck::allocation::cast_vec(values), _booking: booking }),
                     DType::F32 => {
                         let values = bytemuck::allocation::cast_vec(values);
-                        Data::Pooled(Pooled { values, pool: cpu.pool.clone(), _booking })
+                        Data::Pooled(Pooled { values, pool: cpu.pool.clone(), _booking: booking })
                     }
                     DType::BF16 => {
-                        let mut held = cpu.pool.take(values.len().div_ceil(2));
-                        bytemuck::cast_slice_mut(&mut held)[..values.len()].copy_from_slice(&values);
-                        Data::Pooled(Pooled { values: held, pool: cpu.pool.clone(), _booking })
+                        let mut held = Pooled::take(&cpu.pool, booking)?;
+                        bytemuck::cast_slice_mut(&mut held.values)[..values.len()].copy_from_slice(&values);
+                        Data::Pooled(held)
                     }
                 }
             }

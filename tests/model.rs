@@ -490,7 +490,7 @@ fn windows_in_a_batch() {
     config["docre"] = tiny::config(json!({})).to_json().parse::<Value>().unwrap()["docre"].clone();
     let config = docre::model::config::ModelConfig::parse(&config.to_string()).unwrap();
     let document = tiny::document(1, 100, &[&[1, 50, 98]]);
-    let batch = Batch::new(&[&document], &config.encoder, config.head.as_ref().unwrap()).unwrap();
+    let batch = Batch::new(&[&document], &config.encoder, config.head.as_ref().unwrap(), &Arc::default()).unwrap();
     let windows = batch.documents.windows_of(0);
     assert!(windows.len() > 3);
     for w in windows {

@@ -113,16 +113,24 @@ pub(crate) struct Booking {
     bytes: usize,
 }
 
+fn out_of_memory(ledger: &Ledger, tag: Tag, bytes: usize, left: &str) -> Error {
+    Error::device("E-OOM", format!("{tag} needs {} MiB more, {left}\n{ledger}", bytes >> 20))
+        .fix("smaller batches, or a larger --max-memory")
+}
+
 impl Booking {
     pub(crate) fn new(ledger: &Arc<Ledger>, tag: Tag, bytes: usize) -> Result<Self> {
-        ledger.take(tag, bytes).map_err(|free| {
-            Error::device(
-                "E-OOM",
-                format!("{tag} needs {} MiB more, {} MiB are left\n{ledger}", bytes >> 20, free >> 20),
-            )
-            .fix("smaller batches, or a larger --max-memory")
-        })?;
+        ledger
+            .take(tag, bytes)
+            .map_err(|free| out_of_memory(ledger, tag, bytes, &format!("{} MiB are left", free >> 20)))?;
         Ok(Booking { ledger: ledger.clone(), tag, bytes })
+    }
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+    /// E-OOM for bytes that no limit forbids, and that the system does not have.
+    pub(crate) fn out_of_memory(&self) -> Error {
+        out_of_memory(&self.ledger, self.tag, self.bytes, "the system has less")
     }
 }
 

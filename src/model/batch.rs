@@ -1,6 +1,8 @@
 //! A batch of documents laid out for the model: windows, rows, cells. Made on the host, once.
 
 use super::config::{Architecture, EncoderConfig, HeadConfig};
+use crate::device::Booking;
+use crate::device::ledger::Ledger;
 use crate::error::{Error, Result};
 use crate::layout::{Cell, Documents, Encoded, Grid, Segments, Sources, Window};
 use std::ops::Range;
@@ -24,13 +26,27 @@ pub struct Batch {
     pub select: Arc<Sources>,
     /// The cell of each row of the logits.
     pub cells: Vec<Cell>,
+    _booking: Booking,
 }
 
+/// Of a cell, in `select`, `cells` and, where there are pads, `clear_pads`.
+const BYTES: usize = 36;
+
 impl Batch {
-    pub fn new(documents: &[&Encoded], encoder: &EncoderConfig, head: &HeadConfig) -> Result<Self> {
+    /// Errors: E-VOCAB and E-SHAPE for word pieces and mentions that are not there; E-OOM where what is laid out by cells
+    /// passes the memory limit.
+    pub fn new(
+        documents: &[&Encoded],
+        encoder: &EncoderConfig,
+        head: &HeadConfig,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Self> {
         let mut builder = Builder::default();
         documents.iter().try_for_each(|d| builder.push(d, encoder))?;
-        Ok(builder.finish(head))
+        let cells: usize = documents.iter().map(|d| d.mentions.len().pow(2)).sum();
+        let parts = 1 + usize::from(head.pad_entities > 0);
+        let booking = Booking::new(ledger, "layout", parts * cells * BYTES)?;
+        Ok(builder.finish(head, booking))
     }
     /// Rows of the logits.
     pub fn rows(&self) -> usize {
@@ -82,7 +98,7 @@ impl Builder {
         Ok(())
     }
 
-    fn finish(self, head: &HeadConfig) -> Batch {
+    fn finish(self, head: &HeadConfig, booking: Booking) -> Batch {
         let documents = self.documents;
         let entities: Vec<usize> = documents.entities.iter().map(|r| r.len()).collect();
         let grid = Grid::new(&entities, head.pad_entities);
@@ -100,6 +116,7 @@ impl Builder {
             grid: Arc::new(grid),
             select: Arc::new(select),
             cells,
+            _booking: booking,
         }
     }
 }

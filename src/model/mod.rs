@@ -29,7 +29,7 @@ impl Model {
         self.config.head()
     }
     pub fn batch(&self, documents: &[&crate::layout::Encoded]) -> Result<Batch> {
-        Batch::new(documents, &self.config.encoder, self.head()?)
+        Batch::new(documents, &self.config.encoder, self.head()?, self.params.device().ledger())
     }
     /// Logits of every cell of the batch (`Batch::cells`). `recompute` trades time for memory in training.
     pub fn forward(&self, tape: &mut Tape, batch: &Batch, recompute: bool) -> Result<Tensor> {

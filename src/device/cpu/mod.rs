@@ -6,6 +6,7 @@ pub(crate) mod bf16;
 pub mod cores;
 pub mod gemm;
 pub mod math;
+pub mod memory;
 pub mod pool;
 pub mod rows;
 pub mod scratch;

@@ -46,18 +46,18 @@ fn class(n: usize) -> usize {
 }
 
 impl Pool {
-    /// At least `n` elements with arbitrary contents.
-    pub fn take(&self, n: usize) -> Vec<f32> {
+    /// At least `n` elements with arbitrary contents; None where there is no memory for them.
+    pub fn take(&self, n: usize) -> Option<Vec<f32>> {
         if n < SMALLEST {
-            return vec![0.0; n];
+            return Some(vec![0.0; n]);
         }
         let length = class(n);
         let mut idle = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match idle.smallest(length, 2 * length) {
-            Some(buffer) => buffer,
+            Some(buffer) => Some(buffer),
             None => {
                 drop(idle);
-                vec![0.0; length]
+                bytemuck::allocation::try_zeroed_vec(length).ok()
             }
         }
     }
