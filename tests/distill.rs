@@ -6,7 +6,7 @@ use common::lab::{documents, write_lab};
 use docre::data::Relations;
 use docre::device::Device;
 use docre::distill::{Config, Pipeline, Stage};
-use docre::layout::Labels;
+use docre::layout::{Labels, Pairs};
 use docre::train::config::DistillationSection;
 use docre::train::logits::{self, Form, Identity, Logits};
 use docre::train::step::Report;
@@ -98,6 +98,20 @@ fn stages_run_once_and_in_their_order() {
     assert!(made != lab.weights("run", "student") && lab.weights("run", "teacher") != lab.weights("run", "student"));
     assert_eq!(lab.run("again", &[]).unwrap(), End::Finished);
     assert!(lab.weights("again", "finetune") == made, "the same in another directory");
+
+    // Logits of another teacher or in another form make another student, however one comes to them.
+    let dirs =
+        |stages: &[&str]| stages.iter().for_each(|s| std::fs::remove_dir_all(lab.path("again").join(s)).unwrap());
+    dirs(&["teacher", "student", "finetune"]);
+    let reseeded = ["teacher.schedule.seed=77"];
+    let only = |stage| lab.pipeline("again", &reseeded).run(Some(stage), &|| false, &mut Silent);
+    only(Stage::Teacher).unwrap();
+    let error = only(Stage::Student).unwrap_err();
+    assert!(error.exit_code() == 4 && error.to_string().contains("logits was made from other inputs"), "{error}");
+    lab.run("sparse", &[]).unwrap();
+    std::fs::remove_dir_all(lab.path("sparse/logits")).unwrap();
+    let error = lab.run("sparse", &["logits.form=\"sparse\"", "logits.keep=2"]).unwrap_err();
+    assert!(error.to_string().contains("student was made from other inputs"), "{error}");
 
     // Other settings, other data or another teacher are other inputs.
     let refused = |overrides: &[&str]| lab.run("run", overrides).unwrap_err();
@@ -223,7 +237,14 @@ fn wrong_configurations_are_usage_errors() {
         error.to_string()
     };
     assert!(wrong(&["student.schedule.epochs=0"]).contains("[student]"));
-    assert!(wrong(&["student.schedule.epoch=1"]).contains("unknown field `epoch`"));
+    let typo = wrong(&["student.schedule.epoch=1"]);
+    assert!(typo.contains("unknown field `epoch`") && typo.contains("epochs was probably meant"), "{typo}");
+    // One flag for all stages, where the file has it for one of them.
+    assert!(
+        wrong(&["schedule.seed=7"])
+            .contains("-s schedule.seed is for all stages, but the file sets student.schedule.seed")
+    );
+    assert!(lab.config("run", &["schedule.seed=7", "student.schedule.seed=8"]).is_ok());
     assert!(wrong(&["logits.form=\"dens\""]).contains("[logits]"));
     assert!(wrong(&["logits.teacher=\"x\""]).contains("one of them"));
     assert!(wrong(&["distillation.weight=1.0"]).contains("[student.distillation]"));
@@ -351,12 +372,17 @@ fn self_labels_are_the_predictions() {
         let encoded = tokenizer.encode(&corpus.document(i).unwrap()).unwrap();
         let logits = stored.logits(&[i], &[&encoded]).unwrap();
         assert_eq!(logits, live.logits(&[i], &[&encoded]).unwrap());
-        let labels = stored.predicted(&logits[0], 4, &Labels::new(16, relations.len()), 4);
+        let labels = stored.predicted(&logits[0], &Pairs::default(), 4, &Labels::new(16, relations.len()), 4);
         let predicted = docre::extract::predict(&teacher.model, &[&encoded], rule).unwrap();
         found += predicted[0].len();
         let bits: usize = labels.bits.iter().map(|word| word.count_ones() as usize).sum();
         assert_eq!(bits, predicted[0].len());
         assert!(predicted[0].iter().all(|t| labels.get(t.head * 4 + t.tail, t.relation)), "document {i}");
+        let both = stored.predicted(&logits[0], &Pairs::undirected(), 4, &Labels::new(16, relations.len()), 4);
+        for (cell, class) in (0..16).flat_map(|cell| (1..relations.len()).map(move |class| (cell, class))) {
+            let either = labels.get(cell, class) || labels.get(cell % 4 * 4 + cell / 4, class);
+            assert_eq!(both.get(cell, class), either, "document {i}, cell {cell}");
+        }
     }
     assert!((20..margins.len() - 20).contains(&found), "{found}");
 }

@@ -5,7 +5,8 @@
 //! `[student]`, `[finetune]`; without `[teacher]`, `logits.teacher` names a model that is there already.
 
 use crate::error::{Error, Result};
-use crate::train::{self, config::read_table, logits};
+use crate::train::config::{explain, read_table, read_text, set};
+use crate::train::{self, logits};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -63,14 +64,14 @@ pub struct Config {
 impl Config {
     /// Reads `path`, applies `overrides` (`student.schedule.epochs=3`), and lets the stages meet in the directory `out`.
     pub fn load(path: &Path, overrides: &[String], out: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        Self::parse(&text, overrides, out).map_err(|e| e.context(path.display()))
+        Self::parse(&read_text(path)?, overrides, out).map_err(|e| e.context(path.display()))
     }
 
     pub fn parse(text: &str, overrides: &[String], out: &Path) -> Result<Self> {
-        let mut base = read_table(text, overrides)?;
-        let [teacher, logits, student, finetune] =
-            ["teacher", "logits", "student", "finetune"].map(|stage| take(&mut base, stage));
+        let mut base = read_table(text)?;
+        refuse_shadowed(&base, overrides)?;
+        overrides.iter().try_for_each(|assignment| set(&mut base, assignment))?;
+        let [teacher, logits, student, finetune] = STAGES.map(|stage| take(&mut base, stage));
         let logits = logits?.unwrap_or_default();
         let logits: LogitsSection = Value::Table(logits).try_into().map_err(|e| wrong("logits", &e))?;
         let (teacher, finetune) = (teacher?, finetune?);
@@ -122,12 +123,34 @@ impl Config {
     }
 }
 
+const STAGES: [&str; 4] = ["teacher", "logits", "student", "finetune"];
+
+/// A value that is set for all stages, but that the file sets for one of them: which of the two is meant?
+fn refuse_shadowed(file: &Table, overrides: &[String]) -> Result<()> {
+    let names: Vec<&str> = overrides.iter().filter_map(|o| o.split('=').next()).map(str::trim).collect();
+    for name in &names {
+        let own = STAGES.map(|stage| format!("{stage}.{name}"));
+        if let Some(own) = own.iter().find(|own| has(file, own) && !names.contains(&own.as_str())) {
+            return Err(Error::usage(format!("-s {name} is for all stages, but the file sets {own}"))
+                .fix(format!("-s {own}=VALUE, for that stage")));
+        }
+    }
+    Ok(())
+}
+
+fn has(table: &Table, name: &str) -> bool {
+    match name.split_once('.') {
+        None => table.contains_key(name),
+        Some((section, rest)) => table.get(section).and_then(Value::as_table).is_some_and(|inner| has(inner, rest)),
+    }
+}
+
 fn text_of(path: &Path) -> Value {
     Value::String(path.to_string_lossy().into_owned())
 }
 
 fn wrong(stage: &str, error: &toml::de::Error) -> Error {
-    Error::usage(error.message().to_string()).context(format!("[{stage}]"))
+    explain(error, "").context(format!("[{stage}]"))
 }
 
 fn take(table: &mut Table, stage: &str) -> Result<Option<Table>> {

@@ -14,7 +14,6 @@ use crate::checkpoint::write_atomic;
 use crate::data::{Corpus, Relations, Tokenizer};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::extract::load_relations;
 use crate::layout::Encoded;
 use crate::train::logits::{self, Identity};
 use crate::train::teacher::Teacher;
@@ -110,14 +109,11 @@ impl Pipeline {
             if only.is_some_and(|only| only != stage) {
                 continue;
             }
-            if let Some(missing) =
-                stages[..i].iter().find(|&&before| !self.mark(before).is_ok_and(|m| m.is_some_and(|m| m.done)))
-            {
-                return Err(Error::usage(format!(
-                    "stage {} needs {}, which is not done",
-                    stage.name(),
-                    missing.name()
-                )));
+            for &before in &stages[..i] {
+                if !self.found(before)?.is_some_and(|mark| mark.done) {
+                    let what = format!("stage {} needs {}, which is not done", stage.name(), before.name());
+                    return Err(Error::usage(what));
+                }
             }
             if self.run_stage(stage, stop, watch)? == End::Interrupted {
                 return Ok(End::Interrupted);
@@ -129,20 +125,13 @@ impl Pipeline {
     fn run_stage(&self, stage: Stage, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
         let dir = self.path(stage);
         std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
-        let inputs = self.inputs(stage)?;
-        let mut mark = Mark { inputs, done: false, best_f1: None };
-        match self.mark(stage)? {
-            Some(found) if found.inputs != mark.inputs => {
-                return Err(Error::model("E-STAGE", format!("{} was made from other inputs", dir.display()))
-                    .fix("another --out, or remove this directory and those of the stages behind it"));
-            }
-            Some(found) if found.done => {
-                let figure = found.best_f1.map_or(String::new(), |f1| format!(", best F1 {f1:.2}"));
-                watch.message(&format!("{}: done before{figure}", stage.name()));
-                return Ok(End::Finished);
-            }
-            _ => self.write_mark(stage, &mark)?,
+        if let Some(found) = self.found(stage)?.filter(|mark| mark.done) {
+            let figure = found.best_f1.map_or(String::new(), |f1| format!(", best F1 {f1:.2}"));
+            watch.message(&format!("{}: done before{figure}", stage.name()));
+            return Ok(End::Finished);
         }
+        let mut mark = Mark { inputs: self.inputs(stage)?, done: false, best_f1: None };
+        self.write_mark(stage, &mark)?;
         watch.message(&format!("{}: {}", stage.name(), dir.display()));
         let end = match self.training(stage) {
             Some(config) => {
@@ -160,15 +149,21 @@ impl Pipeline {
         Ok(end)
     }
 
-    fn mark(&self, stage: Stage) -> Result<Option<Mark>> {
+    /// The mark of a stage that was begun. Error: E-STAGE for one that was made from something else.
+    fn found(&self, stage: Stage) -> Result<Option<Mark>> {
         let path = self.path(stage).join("stage.json");
-        match std::fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(&path, e)),
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|e| Error::model("E-STAGE", format!("{}: {e}", path.display()))),
+        let bytes = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|e| Error::io(&path, e))?,
+        };
+        let mark: Mark =
+            serde_json::from_slice(&bytes).map_err(|e| Error::model("E-STAGE", format!("{}: {e}", path.display())))?;
+        if mark.inputs != self.inputs(stage)? {
+            let what = format!("{} was made from other inputs", self.path(stage).display());
+            return Err(Error::model("E-STAGE", what)
+                .fix("another --out, or remove this directory and those of the stages behind it"));
         }
+        Ok(Some(mark))
     }
 
     fn write_mark(&self, stage: Stage, mark: &Mark) -> Result<()> {
@@ -196,13 +191,16 @@ impl Pipeline {
             add(&model_hash(&self.config.teacher_model(&self.dir))?);
         }
         data.iter().try_for_each(|file| hash_file(file).map(|hash| add(&hash)))?;
+        if stage == Stage::Student && self.has(Stage::Logits) {
+            add(&self.inputs(Stage::Logits)?);
+        }
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Computes the shards that are not there yet.
     fn make_logits(&self, dir: &Path, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
         let source = self.config.teacher_model(&self.dir);
-        let relations = load_relations(&source.join("relations.json"))?;
+        let relations = Relations::of_model(&source)?;
         let teacher = Teacher::open(&source, &relations, &self.device)?;
         let tokenizer = Tokenizer::open(&source)?;
         let corpus = self.corpus(|_| Ok(()))?;

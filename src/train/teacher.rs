@@ -6,8 +6,8 @@ use crate::checkpoint::open_to_infer;
 use crate::data::{Corpus, Relations};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::extract::{digest_of, load_relations, side_by_side};
-use crate::layout::{Encoded, Labels};
+use crate::extract::{digest_of, side_by_side};
+use crate::layout::{Encoded, Labels, Pairs};
 use crate::model::Model;
 use crate::ops::loss::relations_above;
 use crate::tape::Tape;
@@ -23,7 +23,7 @@ pub struct Teacher {
 impl Teacher {
     /// Opens a model directory. Error: E-RELATIONS where it has other relations than the student.
     pub fn open(dir: &Path, relations: &Relations, device: &Device) -> Result<Self> {
-        let own = load_relations(&dir.join("relations.json"))?;
+        let own = Relations::of_model(dir)?;
         if own != *relations {
             let what =
                 format!("{}: the teacher's relations are not the student's, or stand in another order", dir.display());
@@ -107,8 +107,8 @@ impl Teaching {
     }
 
     /// The teacher's predictions as labels instead of `given`, whose left-out cells stay so: at most `top_k` of a cell,
-    /// none on the diagonal.
-    pub fn predicted(&self, logits: &[f16], entities: usize, given: &Labels, top_k: usize) -> Labels {
+    /// none on the diagonal. Where relations are undirected, those of either direction hold for both.
+    pub fn predicted(&self, logits: &[f16], pairs: &Pairs, entities: usize, given: &Labels, top_k: usize) -> Labels {
         let mut labels = Labels::new(entities * entities, given.classes);
         for (cell, row) in logits.chunks_exact(given.classes).enumerate() {
             if given.is_left_out(cell) {
@@ -118,8 +118,12 @@ impl Teaching {
                 continue;
             }
             let row: Vec<f32> = row.iter().map(|value| value.to_f32()).collect();
+            let back = cell % entities * entities + cell / entities;
             for (class, _) in relations_above(&row, top_k, self.margin) {
                 labels.set(cell, class as usize);
+                if pairs.undirected && !given.is_left_out(back) {
+                    labels.set(back, class as usize);
+                }
             }
         }
         labels
