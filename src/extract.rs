@@ -153,12 +153,6 @@ impl Extractor {
     }
 }
 
-/// `relations.json` of a model: what is wrong with it is wrong with the model, not with a document.
-pub fn load_relations(path: &Path) -> Result<Relations> {
-    let blame = |e: Error| if e.kind() == Kind::Data { e.of_kind(Kind::Model) } else { e };
-    Relations::load(path).map_err(blame)
-}
-
 fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
     let path = dir.join("relations.json");
     let labels = &model.config.labels;
@@ -167,7 +161,7 @@ fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
         return Err(Error::model("E-RELATIONS", what).fix("one of them must name the relations"));
     }
     let of_labels = || Relations::from_codes(labels.clone()).map_err(|e| e.of_kind(Kind::Model).context(dir.display()));
-    let relations = if path.exists() { load_relations(&path)? } else { of_labels()? };
+    let relations = if path.exists() { Relations::of_model(dir)? } else { of_labels()? };
     let classes = model.head()?.classes;
     if relations.len() != classes || (!labels.is_empty() && relations.codes() != labels) {
         let what = format!("{} names {} relations, the model has {classes}", path.display(), relations.len());

@@ -5,6 +5,7 @@ mod common;
 use common::lab::{documents, write_lab};
 use common::tiny;
 use docre::device::Device;
+use docre::dtype::DType;
 use docre::rng::Stream;
 use docre::train::state::Progress;
 use docre::train::step::Report;
@@ -158,6 +159,110 @@ fn another_configuration_is_not_resumed() {
     let (code, message) = refused(false, &[]).unwrap();
     assert!(code == 2 && message.contains("already holds a run") && message.contains("--resume auto"), "{message}");
     assert!(refused(true, &["output.keep=5", "output.save_every=1"]).is_none(), "how often it saves is no matter");
+}
+
+/// Without a checkpoint to go on from, what stands in the directory is not written over.
+#[test]
+fn a_run_does_not_write_over_another_ones_best() {
+    let lab = Lab::new();
+    std::fs::create_dir_all(lab.path("mine/best")).unwrap();
+    std::fs::write(lab.path("mine/best/thesis.tex"), "years").unwrap();
+    let refused = |out: &str, resume, overrides: &[&str]| {
+        let error = lab.open(out, resume, overrides).err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains("already holds a run"), "{error}");
+    };
+    [false, true].iter().for_each(|&resume| refused("mine", resume, &[]));
+    // Only the best weights were kept: the same run may make them again, another one not.
+    train_for(&mut lab.open("kept", false, &[]).unwrap(), 3);
+    for entry in std::fs::read_dir(lab.path("kept")).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with("checkpoint-") {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    assert!(lab.path("kept/best").exists());
+    refused("kept", false, &[]);
+    refused("kept", true, &["schedule.seed=9"]);
+    assert_eq!(lab.open("kept", true, &[]).unwrap().progress.tried, 0);
+    // To look at what would be done leaves nothing behind.
+    let output = lab.docre(&["--dry-run", "-q", "--out"]).arg(lab.path("looked")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("10 training and 3 development documents"), "{text}");
+    assert!(!lab.path("looked").exists());
+}
+
+#[test]
+fn other_documents_are_not_resumed() {
+    let lab = Lab::new();
+    train_for(&mut lab.open("run", false, &[]).unwrap(), 1);
+    for (file, made) in [("train.json", documents(1, 9)), ("dev.json", documents(1, 3))] {
+        let kept = std::fs::read_to_string(lab.path(file)).unwrap();
+        std::fs::write(lab.path(file), made).unwrap();
+        let error = lab.open("run", true, &[]).err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains("other documents"), "{error}");
+        std::fs::write(lab.path(file), kept).unwrap();
+    }
+    assert_eq!(lab.open("run", true, &[]).unwrap().progress.tried, 1);
+}
+
+#[test]
+fn documents_that_cannot_train_or_choose_a_model_are_refused() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("none.json"), "[]").unwrap();
+    let mut bare: Value = serde_json::from_str(&documents(2, 3)).unwrap();
+    bare.as_array_mut().unwrap().iter_mut().for_each(|d| drop(d.as_object_mut().unwrap().remove("labels")));
+    std::fs::write(lab.path("bare.json"), bare.to_string()).unwrap();
+    for (key, file, says) in [("train", "none.json", "no document"), ("dev", "bare.json", "no document has labels")] {
+        let error = lab.open("run", false, &[&format!("data.{key}=[{}]", json!(lab.path(file)))]).err().unwrap();
+        assert!(error.code() == "E-LABEL" && error.to_string().contains(says), "{error}");
+    }
+}
+
+/// However often it is asked to go on.
+#[test]
+fn a_run_that_lost_patience_has_ended() {
+    let lab = Lab::new();
+    let hasty = ["schedule.patience=1", "schedule.eval_every=0", "schedule.epochs=40", "schedule.head_rate=0"];
+    let hasty = [&hasty[..], &["schedule.encoder_rate=0", "schedule.axial_rate=0"]].concat();
+    let mut run = lab.open("run", false, &hasty).unwrap();
+    assert_eq!(run.train(&|| false, &mut Silent::default()).unwrap(), End::Patience);
+    let ended = run.progress.clone();
+    assert_eq!(ended.epoch, 2, "without learning no evaluation is better than the first");
+    for _ in 0..2 {
+        let mut again = lab.open("run", true, &hasty).unwrap();
+        assert_eq!(again.train(&|| false, &mut Silent::default()).unwrap(), End::Patience);
+        assert_eq!(again.progress, ended);
+    }
+}
+
+/// A run that goes on in another precision says so.
+#[test]
+fn another_precision_is_told() {
+    let lab = Lab::new();
+    train_for(&mut lab.open("run", false, &[]).unwrap(), 1);
+    let open = |dtype| {
+        let mut watch = Silent::default();
+        let device = Device::cpu_in(1, dtype).unwrap();
+        Run::open(lab.config(&[]), &lab.path("run"), true, &device, &mut watch).unwrap();
+        watch.messages.join("\n")
+    };
+    let said = open(DType::BF16);
+    assert!(said.contains("so far this run computed in f32 on a CPU; in bf16 on a CPU"), "{said}");
+    assert!(!open(DType::F32).contains("warning"));
+}
+
+/// The rates that an update was made with: the first of a warm-up are 0.
+#[test]
+fn logged_rates_are_those_of_their_update() {
+    let lab = Lab::new();
+    let overrides = ["schedule.epochs=2", "schedule.warmup=0.5", "schedule.head_rate=0.01"];
+    lab.open("run", false, &overrides).unwrap().train(&|| false, &mut Silent::default()).unwrap();
+    let text = std::fs::read_to_string(lab.path("run/train.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rates: Vec<f64> = lines.iter().filter_map(|line| line["rates"][2].as_f64()).collect();
+    assert_eq!(rates.len(), 6);
+    for (rate, part) in rates.iter().zip([0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0, 2.0 / 3.0, 1.0 / 3.0]) {
+        assert!((rate - 0.01 * part).abs() < 1e-12, "{rates:?}");
+    }
 }
 
 /// As a version of docre would leave it that lays the parameters out otherwise.
@@ -335,14 +440,25 @@ fn a_wrong_configuration_is_a_usage_error() {
     for form in ["epochs=3", "schedule.epochs", "=", ""] {
         assert!(refusal(&text, &[form]).contains("section.key=value"), "{form}");
     }
-    assert!(refusal(&text, &["schedule.batch=0"]).contains("schedule.batch must be at least 1"));
+    for bad in ["schedule.batch=0", "schedule.batch=4611686018427387904"] {
+        assert!(refusal(&text, &[bad]).contains("schedule.batch must be from 1 to 1000000"), "{bad}");
+    }
+    // The key, and what was probably meant; of a text its line.
+    assert!(refusal(&text, &["schedule.epochs=ten"]).contains("schedule.epochs: invalid type"));
+    assert!(refusal(&text, &["schedule.epoch=3"]).contains("epochs was probably meant"));
+    let broken = refusal(&format!("{text}x = [\u{1b}[31m{}", "1,".repeat(100_000)), &[]);
+    assert!(broken.contains(&format!("line {}: ", text.lines().count() + 1)) && broken.len() < 400, "{broken}");
+    assert!(!broken.contains('\u{1b}'), "{broken}");
     for bad in ["schedule.head_rate=nan", "schedule.head_rate=-1e-3", "schedule.encoder_rate=inf"] {
         assert!(refusal(&text, &[bad]).contains("rate must be from 0 to 1"), "{bad}");
     }
     assert!(refusal(&text, &["schedule.warmup=1.5"]).contains("warmup"));
     assert!(refusal(&text, &["schedule.clip=0.0"]).contains("clip"));
-    for bad in ["objective.evidence=-0.1", "objective.evidence=nan"] {
-        assert!(refusal(&text, &[bad]).contains("objective.evidence must be 0 or more"), "{bad}");
+    let least = ["objective.evidence=-0.1", "objective.evidence=nan", "objective.gamma=nan", "objective.alpha=0.5"];
+    let others = ["schedule.weight_decay=-1e4", "schedule.weight_decay=inf", "schedule.adam_epsilon=0"];
+    for bad in least.into_iter().chain(others) {
+        let name = bad.split('=').next().unwrap();
+        assert!(refusal(&text, &[bad]).contains(&format!("{name} must be at least ")), "{bad}");
     }
     assert!(refusal(&text, &["data.train=[]"]).contains("data.train names no file"));
     assert!(refusal(&text, &["objective.kind=hinge"]).contains("hinge"));

@@ -1,8 +1,10 @@
 //! The training configuration: a TOML file, `section.key=value` overrides, defaults.
 
+use crate::checkpoint::tensors::read_bounded;
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, HeadConfig, ModelConfig};
 use crate::ops::loss::{Distillation, Objective};
+use crate::text::{nearest, one_line};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +29,7 @@ pub struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Training documents: DocRED JSON or docre.v1 lines.
+    /// Training documents, in any format that `docre extract` reads.
     pub train: Vec<PathBuf>,
     /// Development documents; without them the last weights are the best.
     #[serde(default)]
@@ -81,7 +83,7 @@ pub struct ObjectiveSection {
     pub kind: ObjectiveKind,
     /// Of the focal losses.
     pub gamma: f64,
-    /// Of ATGL: the weight of a gold relation, above 1.
+    /// Of ATGL: the weight of a gold relation, at least 1.
     pub alpha: f64,
     /// Part of the cells without a relation that an update's loss counts, drawn anew each time: 1, all of them.
     pub negatives: f64,
@@ -179,7 +181,7 @@ pub struct Schedule {
     pub weight_decay: f64,
     pub adam_epsilon: f64,
     pub seed: u64,
-    /// Recompute each encoder layer in the backward pass: less memory, about a quarter more time.
+    /// Recompute each encoder and axial layer in the backward pass: less memory, 15 to 20 % more time.
     pub recompute: bool,
     /// Evaluate every so many updates too; 0: only after each epoch.
     pub eval_every: u64,
@@ -230,17 +232,18 @@ impl Default for Output {
 impl Config {
     /// Reads `path` and applies `overrides` (`schedule.epochs=3`).
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        Self::parse(&text, overrides).map_err(|e| e.context(path.display()))
+        Self::parse(&read_text(path)?, overrides).map_err(|e| e.context(path.display()))
     }
 
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        Self::from_table(read_table(text, overrides)?)
+        let mut table = read_table(text)?;
+        overrides.iter().try_for_each(|assignment| set(&mut table, assignment))?;
+        Self::from_table(table)
     }
 
     /// Of a table of sections.
     pub fn from_table(table: toml::Table) -> Result<Self> {
-        let config: Config = table.try_into().map_err(|e: toml::de::Error| Error::usage(e.message().to_string()))?;
+        let config: Config = table.try_into().map_err(|e| explain(&e, ""))?;
         config.check()?;
         Ok(config)
     }
@@ -257,9 +260,9 @@ impl Config {
 
     fn check(&self) -> Result<()> {
         let s = &self.schedule;
-        let positive = [("epochs", s.epochs), ("batch", s.batch), ("accumulate", s.accumulate)];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(Error::usage(format!("schedule.{name} must be at least 1")));
+        let counts = [("epochs", s.epochs), ("batch", s.batch), ("accumulate", s.accumulate)];
+        if let Some((name, count)) = counts.iter().find(|(_, count)| !(1..=1_000_000).contains(count)) {
+            return Err(Error::usage(format!("schedule.{name} must be from 1 to 1000000, is {count}")));
         }
         let rates = [("encoder_rate", s.encoder_rate), ("axial_rate", s.axial_rate), ("head_rate", s.head_rate)];
         if let Some((name, rate)) = rates.iter().find(|(_, rate)| !(rate.is_finite() && (0.0..1.0).contains(rate))) {
@@ -267,6 +270,19 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&s.warmup) || s.clip.is_nan() || s.clip <= 0.0 {
             return Err(Error::usage("schedule.warmup must be from 0 to 1, schedule.clip above 0"));
+        }
+        let o = &self.objective;
+        let at_least = [
+            ("schedule.weight_decay", s.weight_decay, 0.0),
+            ("schedule.adam_epsilon", s.adam_epsilon, f64::MIN_POSITIVE),
+            ("objective.gamma", o.gamma, 0.0),
+            ("objective.alpha", o.alpha, 1.0),
+            ("objective.evidence", o.evidence, 0.0),
+        ];
+        if let Some((name, value, least)) =
+            at_least.iter().find(|(_, value, least)| !(least..=&f64::MAX).contains(&value))
+        {
+            return Err(Error::usage(format!("{name} must be at least {least}, is {value}")));
         }
         if let Some(d) = &self.distillation {
             if d.logits.is_some() == d.teacher.is_some() {
@@ -276,13 +292,8 @@ impl Config {
                 return Err(Error::usage("distillation.weight must be at least 0, distillation.margin a number"));
             }
         }
-        let negatives = self.objective.negatives;
-        if !(0.0..=1.0).contains(&negatives) {
-            return Err(Error::usage(format!("objective.negatives must be from 0 to 1, is {negatives}")));
-        }
-        let evidence = self.objective.evidence;
-        if !(evidence.is_finite() && evidence >= 0.0) {
-            return Err(Error::usage(format!("objective.evidence must be 0 or more, is {evidence}")));
+        if !(0.0..=1.0).contains(&o.negatives) {
+            return Err(Error::usage(format!("objective.negatives must be from 0 to 1, is {}", o.negatives)));
         }
         if self.data.train.is_empty() {
             return Err(Error::usage("data.train names no file"));
@@ -308,15 +319,42 @@ impl Config {
     }
 }
 
-/// The tables of a TOML text, with `overrides` (`schedule.epochs=3`, `student.schedule.epochs=3`).
-pub fn read_table(text: &str, overrides: &[String]) -> Result<toml::Table> {
-    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::usage(e.to_string()))?;
-    overrides.iter().try_for_each(|o| set(&mut table, o))?;
-    Ok(table)
+/// The text of a configuration file. Error: E-IO, also for a file that is too long for one.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = read_bounded(path, LONGEST)?;
+    String::from_utf8(bytes).map_err(|_| Error::usage(format!("{}: not UTF-8", path.display())))
+}
+
+const LONGEST: u64 = 1 << 20;
+
+/// The tables of a TOML text.
+pub fn read_table(text: &str) -> Result<toml::Table> {
+    text.parse().map_err(|e| explain(&e, text))
+}
+
+/// What is wrong with a configuration, in a line: with its place in `text` or its key, and what was probably meant.
+pub fn explain(error: &toml::de::Error, text: &str) -> Error {
+    let shown = error.to_string();
+    let key = shown.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+    let what = one_line(error.message());
+    let what = match (error.span().and_then(|span| text.get(..span.start)), key) {
+        (Some(before), _) => format!("line {}: {what}", before.matches('\n').count() + 1),
+        (None, Some(key)) => format!("{}: {what}", one_line(key)),
+        (None, None) => what,
+    };
+    // "unknown field `epoch`, expected one of `epochs`, `batch`"
+    let names: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
+    let meant = names.split_first().and_then(|(word, known)| nearest(word, known));
+    match meant {
+        Some(meant) if error.message().starts_with("unknown ") => {
+            Error::usage(what).fix(format!("{meant} was probably meant"))
+        }
+        _ => Error::usage(what),
+    }
 }
 
 /// Sets `a.b=value`; the value is TOML, or else taken as text.
-fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
+pub fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let wrong = || Error::usage(format!("{assignment:?} is not of the form section.key=value"));
     let (path, value) = assignment.split_once('=').ok_or_else(wrong)?;
     let (sections, key) = path.trim().rsplit_once('.').ok_or_else(wrong)?;

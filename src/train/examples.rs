@@ -46,6 +46,11 @@ impl Examples {
             evidence += count(&labels);
             if encoded { Ok(()) } else { tokenizer.encode(document).map(drop) }
         })?;
+        if corpus.is_empty() {
+            return Err(
+                Error::data("E-LABEL", "data.train holds no document").fix("name files of documents with labels")
+            );
+        }
         let weight = config.objective.evidence;
         if weight > 0.0 && evidence == 0 {
             let what = format!("objective.evidence is {weight}, but no label of data.train names an evidence sentence");
@@ -55,6 +60,10 @@ impl Examples {
         Ok(Examples { corpus, tokenizer, relations, unknown, teaching, top_k, skipped })
     }
 
+    /// Of all documents' bytes, in hexadecimal digits.
+    pub fn hash(&self) -> &str {
+        self.corpus.hash()
+    }
     pub fn len(&self) -> usize {
         self.corpus.len()
     }
@@ -72,7 +81,8 @@ impl Examples {
         let logits = teaching.logits(which, &encoded)?;
         for ((example, document), logits) in examples.iter_mut().zip(&documents).zip(logits) {
             if teaching.labels(document.labels.is_some()) {
-                example.labels = teaching.predicted(&logits, document.entities.len(), &example.labels, self.top_k);
+                let (pairs, entities) = (&document.pairs, document.entities.len());
+                example.labels = teaching.predicted(&logits, pairs, entities, &example.labels, self.top_k);
             }
             example.teacher = logits;
         }

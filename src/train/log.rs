@@ -10,35 +10,42 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// A line of JSON for each update and each evaluation.
+pub const LINES: &str = "train.jsonl";
+
 /// The log of a run. A run that goes on adds to train.jsonl, and starts another event file.
 pub struct Log {
     dir: PathBuf,
-    file: File,
+    /// train.jsonl, from the first line on.
+    file: Option<File>,
     events: Option<Events>,
     history: History,
 }
 
 impl Log {
-    /// Opens train.jsonl in `dir` and reads what it holds. Errors: E-IO.
+    /// Reads train.jsonl in `dir`, where there is one. Errors: E-IO.
     pub fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("train.jsonl");
+        let path = dir.join(LINES);
         let failed = |e| Error::io(&path, e);
-        let mut file = File::options().create(true).read(true).append(true).open(&path).map_err(failed)?;
         let mut history = History::default();
-        for line in BufReader::new(&file).split(b'\n') {
-            // A killed run may leave a part of a line.
-            history.add(&serde_json::from_slice(&line.map_err(failed)?).unwrap_or(Value::Null));
+        if path.exists() {
+            for line in BufReader::new(File::open(&path).map_err(failed)?).split(b'\n') {
+                // A killed run may leave a part of a line.
+                history.add(&serde_json::from_slice(&line.map_err(failed)?).unwrap_or(Value::Null));
+            }
         }
-        if !ends_a_line(&mut file).map_err(failed)? {
-            file.write_all(b"\n").map_err(failed)?;
-        }
-        Ok(Log { dir: dir.to_path_buf(), file, events: None, history })
+        Ok(Log { dir: dir.to_path_buf(), file: None, events: None, history })
     }
 
     /// Adds a line: to train.jsonl, and its figures to the event file. Errors: E-IO.
     pub fn line(&mut self, line: &Value) -> Result<()> {
+        let path = self.dir.join(LINES);
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => at_its_end(&path).map_err(|e| Error::io(&path, e))?,
+        };
         let text = format!("{line}\n");
-        self.file.write_all(text.as_bytes()).map_err(|e| Error::io(self.dir.join("train.jsonl"), e))?;
+        self.file.insert(file).write_all(text.as_bytes()).map_err(|e| Error::io(&path, e))?;
         self.history.add(line);
         let step = line["update"].as_u64().unwrap_or(0);
         let values: Vec<_> = figures(line).map(|(figure, value)| (FIGURES[figure].1, value)).collect();
@@ -60,13 +67,16 @@ impl Log {
     }
 }
 
-/// Whether nothing, or a whole line, is at the end.
-fn ends_a_line(file: &mut File) -> std::io::Result<bool> {
-    if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(true);
+/// The file to add lines to, behind a whole one.
+fn at_its_end(path: &Path) -> std::io::Result<File> {
+    let mut file = File::options().create(true).read(true).append(true).open(path)?;
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
     }
-    let mut last = [0];
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
+    Ok(file)
 }

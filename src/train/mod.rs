@@ -7,33 +7,28 @@ mod examples;
 pub mod history;
 pub mod log;
 pub mod logits;
+pub mod start;
 pub mod state;
 pub mod step;
 pub mod teacher;
 
 pub use config::Config;
 pub use examples::Examples;
+pub use start::{inventory, read, total_updates};
 pub use step::{Example, Trainer};
 
-use crate::checkpoint::{Want, build};
-use crate::data::{self, Document, Relations, Tokenizer, Unknown};
+use crate::checkpoint::directory::hash_file;
+use crate::checkpoint::write_atomic;
+use crate::data::{Tokenizer, Unknown};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::extract::{Rule, predict};
 use crate::layout::Encoded;
-use crate::model::config::ModelConfig;
 use crate::rng::Stream;
 use log::Log;
 use state::{Companions, Progress};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// Documents ready for the model.
-pub struct Split {
-    pub examples: Vec<Example>,
-    /// Gold labels left out because the inventory does not have their relation.
-    pub unknown: usize,
-}
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,19 +78,33 @@ pub struct Run {
 const MOST_SKIPPED: usize = 10;
 
 impl Run {
-    /// Loads data and model; goes on from the newest complete checkpoint of `dir` if `resume`.
+    /// Loads data and model; goes on from the newest complete checkpoint of `dir` if `resume`. Writes nothing yet.
     pub fn open(config: Config, dir: &Path, resume: bool, device: &Device, watch: &mut dyn Watch) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-        let found = if resume { state::find(dir)? } else { refuse_used(dir)? };
+        let found = start::find(&config, dir, resume)?;
         let start = found.clone().unwrap_or_else(|| config.model.start.clone());
         let tokenizer = Tokenizer::open(&start)?;
         let relations = inventory(&config, &start, found.is_some())?;
         let dev = read(&config.data.dev, &tokenizer, &relations, Unknown::Skip)?;
-        let model = start_config(&config, &start, found.is_some(), &relations)?;
+        let model = start::start_config(&config, &start, found.is_some(), &relations)?;
         let top_k = model.head()?.top_k;
-        let train = Examples::open(&config, tokenizer, relations.clone(), unknown(&config), top_k, device)?;
+        let train = Examples::open(&config, tokenizer, relations.clone(), start::unknown(&config), top_k, device)?;
         let total = total_updates(&config, train.len());
-        let (trainer, progress) = start_trainer(&config, &start, model, found.as_deref(), total, device)?;
+        let (trainer, mut progress) = start::start_trainer(&config, &start, model, found.as_deref(), total, device)?;
+        let of_dev = config.data.dev.iter().map(|file| hash_file(file)).collect::<Result<Vec<_>>>()?;
+        let data = [train.hash().to_string()].into_iter().chain(of_dev).collect::<Vec<_>>().join(" ");
+        if ![&data, ""].contains(&progress.data.as_str()) {
+            return Err(Error::usage(format!("{} was trained on other documents", dir.display()))
+                .fix("another --out; model.start and model.keep_head = true begin with its weights"));
+        }
+        progress.data = data;
+        let arithmetic = start::arithmetic(device);
+        if ![arithmetic, ""].contains(&progress.arithmetic.as_str()) {
+            watch.message(&format!(
+                "warning: so far this run computed in {}; in {arithmetic} its weights become others",
+                progress.arithmetic
+            ));
+        }
+        progress.arithmetic = arithmetic.into();
         if let Some(dir) = &found {
             watch.message(&format!("going on from {} (update {})", dir.display(), progress.updates));
         }
@@ -105,7 +114,6 @@ impl Run {
         }
         let tokenizer_file = start.join("tokenizer.json");
         let tokenizer = std::fs::read(&tokenizer_file).map_err(|e| Error::io(&tokenizer_file, e))?;
-        crate::checkpoint::write_atomic(dir.join("config.resolved.toml"), config.resolved()?.as_bytes())?;
         Ok(Run {
             started_at: progress.tried,
             config,
@@ -144,6 +152,8 @@ impl Run {
 
     /// Trains to the end, or until `stop` says so between two updates.
     pub fn train(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
+        std::fs::create_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, e))?;
+        write_atomic(self.dir.join(start::RESOLVED), self.config.resolved()?.as_bytes())?;
         watch.begin(self);
         let end = self.train_epochs(stop, watch)?;
         self.log.page(&self.config, self.trainer.total, Some(end))?;
@@ -151,6 +161,9 @@ impl Run {
     }
 
     fn train_epochs(&mut self, stop: &dyn Fn() -> bool, watch: &mut dyn Watch) -> Result<End> {
+        if self.waited_enough() {
+            return Ok(End::Patience); // a run that had ended
+        }
         while self.progress.epoch < self.config.schedule.epochs {
             let order = self.order(self.progress.epoch);
             while self.progress.used < order.len() {
@@ -240,11 +253,10 @@ impl Run {
         if let Some(name) = &report.bad {
             watch.message(&format!("update skipped: the gradient of {name} is not finite"));
         }
-        let updates = before.updates + u64::from(report.bad.is_none());
         self.log.line(&serde_json::json!({
             "update": before.tried + 1, "epoch": before.epoch, "loss": report.loss,
             "distillation": report.distillation, "evidence": report.evidence, "norm": report.norm,
-            "rates": self.trainer.rates(updates), "skipped": report.bad,
+            "rates": self.trainer.rates(before.updates), "skipped": report.bad,
             "documents_per_second": self.speed, "memory_mib": self.memory_mib(),
         }))?;
         watch.update(self, report);
@@ -303,8 +315,12 @@ impl Run {
         self.log
             .line(&serde_json::json!({"update": self.progress.tried, "epoch": self.progress.epoch, "dev_f1": f1}))?;
         watch.evaluated(self, f1, best);
+        Ok(self.waited_enough())
+    }
+
+    fn waited_enough(&self) -> bool {
         let patience = self.config.schedule.patience;
-        Ok(patience > 0 && self.progress.waited >= patience)
+        patience > 0 && self.progress.waited >= patience
     }
 
     fn dev_f1(&self) -> Result<f64> {
@@ -326,100 +342,4 @@ impl Run {
         state::save_checkpoint(&self.dir, &self.trainer, &self.progress, &self.with, self.config.output.keep)?;
         Ok(())
     }
-}
-
-/// Updates of a whole run over so many documents.
-pub fn total_updates(config: &Config, documents: usize) -> u64 {
-    let size = config.schedule.batch * config.schedule.accumulate;
-    (config.schedule.epochs * documents.div_ceil(size)) as u64
-}
-
-/// A fresh run must not write over another one.
-fn refuse_used(dir: &Path) -> Result<Option<PathBuf>> {
-    match state::find(dir)? {
-        None => Ok(None),
-        Some(_) => Err(Error::usage(format!("{} already holds a run", dir.display()))
-            .fix("--resume auto to go on with it, or another --out")),
-    }
-}
-
-fn unknown(config: &Config) -> Unknown {
-    if config.data.skip_unknown_relations { Unknown::Skip } else { Unknown::Error }
-}
-
-/// The inventory: the checkpoint's, or rel2id.json, or the sorted names of the data.
-pub fn inventory(config: &Config, start: &Path, resumed: bool) -> Result<Relations> {
-    if resumed || config.model.keep_head {
-        return Relations::load(&start.join("relations.json"));
-    }
-    let mut relations = match &config.data.relations {
-        Some(path) => Relations::read_any(path)?,
-        None => Relations::from_names(names_in_data(config)?),
-    };
-    if let Some(path) = &config.data.relation_names {
-        relations.read_names(path)?;
-    }
-    Ok(relations)
-}
-
-fn names_in_data(config: &Config) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for path in config.data.train.iter().chain(&config.data.dev) {
-        for document in data::open(path, data::Options::default())? {
-            names.extend(document?.gold().iter().map(|label| label.relation.clone()));
-        }
-    }
-    Ok(names)
-}
-
-/// Reads and encodes all documents of some files.
-pub fn read(paths: &[PathBuf], tokenizer: &Tokenizer, relations: &Relations, unknown: Unknown) -> Result<Split> {
-    let mut split = Split { examples: Vec::new(), unknown: 0 };
-    for path in paths {
-        for document in data::open(path, data::Options::default())? {
-            let document: Document = document?;
-            let (labels, skipped) = relations.encode(&document, unknown).map_err(|e| e.context(path.display()))?;
-            let encoded = tokenizer.encode(&document).map_err(|e| e.context(path.display()))?;
-            split.unknown += skipped;
-            split.examples.push(Example { encoded, labels, unknown_gold: skipped, teacher: Vec::new() });
-        }
-    }
-    Ok(split)
-}
-
-/// The configuration of the model: that of `start`, or with a new head.
-fn start_config(config: &Config, start: &Path, resumed: bool, relations: &Relations) -> Result<ModelConfig> {
-    let given = ModelConfig::load(start)?;
-    if resumed || config.model.keep_head { Ok(given) } else { config.model_config(&given, relations.codes()) }
-}
-
-fn start_trainer(
-    config: &Config,
-    start: &Path,
-    model: ModelConfig,
-    found: Option<&Path>,
-    total: u64,
-    device: &Device,
-) -> Result<(Trainer, Progress)> {
-    let want = if found.is_some() || config.model.keep_head { Want::Everything } else { Want::Encoder };
-    let (model, _) = build::<f32>(start, model, want, config.schedule.seed, device)?;
-    let mut trainer = Trainer::new(model, config, total)?;
-    let decisive = config.decisive()?;
-    let layout = state::layout(&trainer.model.params);
-    let Some(dir) = found else {
-        return Ok((trainer, Progress { config: decisive, layout, ..Progress::default() }));
-    };
-    let progress = state::read_progress(dir)?;
-    if progress.config != decisive {
-        return Err(Error::usage(format!("{} was made by another configuration", dir.display()))
-            .fix("--out for a new run, or the configuration in config.resolved.toml"));
-    }
-    if progress.layout != layout {
-        let what = format!("{}: another version of docre made it, with its parameters in another order", dir.display());
-        return Err(
-            Error::model("E-STATE", what).fix("a new run that starts from it: model.start, model.keep_head = true")
-        );
-    }
-    state::restore(dir, &progress, &mut trainer.optimizer)?;
-    Ok((trainer, progress))
 }

@@ -7,6 +7,7 @@ use crate::data::Relations;
 use crate::error::{Error, Result};
 use crate::model::Params;
 use crate::tensor::Tensor;
+use crate::text::say;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -32,6 +33,12 @@ pub struct Progress {
     pub waited: usize,
     /// The configuration that decides the course of the run.
     pub config: String,
+    /// Hashes of the documents that it learns from and is evaluated on.
+    #[serde(default)]
+    pub data: String,
+    /// The precision and the kind of device that it was computed in.
+    #[serde(default)]
+    pub arithmetic: String,
     /// The order of the parameters, which is that of the moments.
     #[serde(default)]
     pub layout: String,
@@ -91,7 +98,7 @@ pub fn save_best(run: &Path, trainer: &Trainer, with: &Companions) -> Result<()>
 pub fn find(run: &Path) -> Result<Option<PathBuf>> {
     let Some(latest) = latest_complete(run)? else { return Ok(None) };
     for error in &latest.passed_over {
-        eprintln!("warning: passed over a broken checkpoint: {error}");
+        say(format_args!("warning: passed over a broken checkpoint: {error}"));
     }
     Ok(Some(latest.dir))
 }
