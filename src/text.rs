@@ -1,5 +1,13 @@
 //! Small helpers for messages: what was probably meant, and text from files made safe to print.
 
+use std::fmt::Display;
+use std::io::Write;
+
+/// A line on stderr. Where nobody can read it (a full disk under a log), the work goes on.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// The candidate closest to `word`, if it is close enough to be a likely slip of the pen.
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     if word.len() > 64 {

@@ -1,9 +1,12 @@
 //! `docre bench`
 
+use super::output::print;
+use super::progress::{peak_memory, show_profile};
 use super::setup::{DeviceArgs, describe};
 use crate::bench::{Effort, Report, Row, Workload, kernels, model, modelled};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::text::say;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -94,7 +97,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         if args.what != What::Kernels {
             return Err(Error::usage("--modelled is for `docre bench kernels`"));
         }
-        print!("{}", modelled::table(&device, args.documents, &args.filter, gpu)?);
+        print(modelled::table(&device, args.documents, &args.filter, gpu)?)?;
         return Ok(0);
     }
     let others = args.compare.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
@@ -104,12 +107,15 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     let peak = if args.no_peak { None } else { Some(kernels::peak(&device)?) };
     let report = Report::new(describe(&device), peak, rows(args, &device)?);
     if args.profile {
-        super::extract::show_profile(&device);
+        show_profile(&device);
     }
     match args.format {
-        Format::Md => print!("{}", report.markdown(&others)),
-        Format::Csv => print!("{}", report.csv()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report).map_err(|e| Error::io("output", e))?),
+        Format::Md => print(report.markdown(&others))?,
+        Format::Csv => print(report.csv())?,
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&report).map_err(|e| Error::io("standard output", e))?;
+            print(format_args!("{json}\n"))?;
+        }
     }
     Ok(0)
 }
@@ -122,7 +128,7 @@ fn rows(args: &BenchArgs, device: &Device) -> Result<Vec<Row>> {
     let load = workload(args)?;
     let row = pass(args, device, &load)?.time(device, effort)?;
     if args.what == What::Train {
-        eprintln!("{}: {}", row.name, device.ledger());
+        say(format_args!("{}: {}", row.name, device.ledger()));
     }
     Ok(vec![row])
 }
@@ -161,9 +167,9 @@ fn serve(args: &BenchArgs, device: &Device) -> Result<u8> {
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let found = serde_json::json!({
             "engine": "docre", "seconds": seconds, "cpu_seconds": cpu, "items": pass.items, "flops": pass.work.flops,
-            "peak_rss_mib": super::extract::peak_memory().map(|bytes| bytes as f64 / f64::from(1 << 20)),
+            "peak_rss_mib": peak_memory().map(|bytes| bytes as f64 / f64::from(1 << 20)),
         });
-        println!("{found}");
+        print(format_args!("{found}\n"))?;
     }
     Ok(0)
 }

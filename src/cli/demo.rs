@@ -1,8 +1,9 @@
 //! `docre demo`
 
 use super::assets::{DEMO_DOCUMENTS, find};
-use super::extract::{Screen, read_all};
-use super::setup::{InputArgs, ModelArgs, RuleArgs, describe};
+use super::output::print;
+use super::progress::Screen;
+use super::setup::{InputArgs, ModelArgs, RuleArgs, describe, read_all};
 use crate::data::output::{OutputFormat, PredictionWriter};
 use crate::error::{Error, Result};
 use crate::extract::{Outcome, Stream};
@@ -52,7 +53,8 @@ pub fn run(args: &DemoArgs) -> Result<u8> {
     writer.finish()?;
     if !args.quiet {
         let digest = extractor.digest.get(..19).unwrap_or_default();
-        println!("\nmodel {} {digest}… on {}: {}", extractor.dir.display(), describe(&device), screen.summary());
+        let (dir, device) = (extractor.dir.display(), describe(&device));
+        print(format_args!("\nmodel {dir} {digest}… on {device}: {}\n", screen.summary()))?;
     }
     Ok(0)
 }

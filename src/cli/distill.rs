@@ -1,9 +1,12 @@
 //! `docre distill`
 
+use super::output::print;
+use super::progress::show_profile;
 use super::train::{CommonArgs, Screen, stop_signal};
 use crate::distill::plan::Plan;
 use crate::distill::{Config, Pipeline, Stage};
 use crate::error::Result;
+use crate::text::say;
 use crate::train::{End, Watch};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -45,15 +48,14 @@ pub struct DistillArgs {
 pub fn run(args: &DistillArgs) -> Result<u8> {
     let config = Config::load(&args.config, &args.set, &args.out)?;
     if args.print_config {
-        print!("{}", config.resolved()?);
+        print(config.resolved()?)?;
         return Ok(0);
     }
     let device = args.common.open()?;
     let pipeline = Pipeline { config, dir: args.out.clone(), device };
     let mut screen = Screen::new(args.common.quiet);
     if args.dry_run || !args.common.quiet {
-        let plan = Plan::new(&pipeline, true)?.to_string();
-        screen.message(plan.trim_end());
+        say(Plan::new(&pipeline, true)?.to_string().trim_end());
     }
     if args.dry_run {
         return Ok(0);
@@ -67,7 +69,7 @@ pub fn run(args: &DistillArgs) -> Result<u8> {
         (_, None) => screen.message(&format!("finished: {}", pipeline.result().display())),
     }
     if args.common.profile {
-        super::extract::show_profile(&pipeline.device);
+        show_profile(&pipeline.device);
     }
     Ok(0)
 }

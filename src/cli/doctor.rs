@@ -2,6 +2,7 @@
 
 use super::assets::{self, DEMO_DOCUMENTS, DEMO_MODEL};
 use super::setup::simd_name;
+use crate::device::cpu::memory;
 use crate::device::cuda::gpu::{self, Gpu};
 use crate::device::cuda::{self, images};
 use crate::error::{Error, Result};
@@ -44,8 +45,8 @@ struct Cpu {
 
 #[derive(Serialize)]
 struct Memory {
-    total_bytes: Option<u64>,
-    available_bytes: Option<u64>,
+    total_bytes: Option<usize>,
+    available_bytes: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -97,7 +98,7 @@ fn look() -> Findings {
             instructions: instructions(),
             simd: simd_name(),
         },
-        memory: Memory { total_bytes: kilobytes("MemTotal"), available_bytes: kilobytes("MemAvailable") },
+        memory: Memory { total_bytes: memory::kilobytes("MemTotal"), available_bytes: memory::available() },
         cuda: look_at_cuda(),
         demo: Demo { model: shown(DEMO_MODEL), documents: shown(DEMO_DOCUMENTS) },
     }
@@ -139,11 +140,6 @@ fn field(file: &str, name: &str) -> Option<String> {
     values.next().map(|(_, value)| value.trim().to_string())
 }
 
-fn kilobytes(name: &str) -> Option<u64> {
-    let value = field("/proc/meminfo", name)?;
-    value.strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kb| kb << 10)
-}
-
 #[cfg(target_arch = "x86_64")]
 fn instructions() -> Vec<&'static str> {
     let found = [
@@ -167,7 +163,7 @@ impl fmt::Display for Findings {
         let Findings { version, system, cpu, memory, cuda, demo } = self;
         let or_none = |list: &[&str]| if list.is_empty() { "none".to_string() } else { list.join(" ") };
         let gib =
-            |bytes: Option<u64>| bytes.map_or("?".into(), |b| format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64));
+            |bytes: Option<usize>| bytes.map_or("?".into(), |b| format!("{:.1} GiB", b as f64 / (1usize << 30) as f64));
         let shown = |path: &Option<String>| path.clone().unwrap_or_else(|| "not found".into());
         writeln!(f, "docre      {version}, {system}")?;
         writeln!(f, "CPU        {}", cpu.model)?;
@@ -178,7 +174,7 @@ impl fmt::Display for Findings {
         for Found { gpu, image, .. } in &cuda.gpus {
             let (major, minor) = gpu.compute_capability;
             let image = image.unwrap_or("none");
-            let memory = gib(Some(gpu.memory_bytes as u64));
+            let memory = gib(Some(gpu.memory_bytes));
             writeln!(f, "GPU        {}, compute capability {major}.{minor}, {memory}, image: {image}", gpu.name)?;
         }
         if let Some((major, minor)) = cuda.driver_cuda {

@@ -1,15 +1,13 @@
 //! `docre extract`
 
 use super::output::Output;
-use super::progress::Progress;
-use super::setup::{EvidenceArgs, InputArgs, ModelArgs, RuleArgs};
+use super::progress::{Screen, show_profile};
+use super::setup::{EvidenceArgs, InputArgs, ModelArgs, RuleArgs, read_all};
+use crate::data::Relations;
 use crate::data::output::{OutputFormat, PredictionWriter, Triple};
-use crate::data::{self, Options, Relations};
-use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::extract::{Outcome, Stream};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
 /// Extract relations from documents
 ///
@@ -44,8 +42,8 @@ pub struct ExtractArgs {
     /// Format of the result
     #[arg(long, value_enum, default_value = "jsonl")]
     pub to: OutputFormat,
-    /// Only these relations, by code or name [default: all]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    /// Only these relations, by code or name, with commas between them [default: all]
+    #[arg(long, value_name = "LIST")]
     pub relations: Vec<String>,
     #[command(flatten)]
     pub evidence: EvidenceArgs,
@@ -82,7 +80,7 @@ pub fn run(args: &ExtractArgs) -> Result<u8> {
     }
     let (device, mut extractor) = args.model.open(&args.rule, args.verbose)?;
     extractor.rule.evidence = args.evidence.least();
-    let output = Output::create(&args.output)?;
+    let output = Output::create(&args.output, &args.inputs)?;
     let wanted = wanted(&args.relations, &extractor.relations)?;
     let mut writer = PredictionWriter::new(output, args.to, &extractor.digest, &extractor.relations);
     let mut screen = Screen::new(args.quiet);
@@ -114,95 +112,20 @@ pub fn run(args: &ExtractArgs) -> Result<u8> {
     Ok(if screen.refused > 0 { SOME_REFUSED } else { 0 })
 }
 
-/// Feeds the files to the stream, one after the other.
-pub fn read_all<F>(inputs: &[PathBuf], options: Options, stream: &mut Stream<F>) -> Result<()>
-where
-    F: FnMut(Outcome) -> Result<()>,
-{
-    let read = |input: &PathBuf| match data::open(input as &Path, options) {
-        Ok(documents) => stream.read(documents),
-        Err(error) => stream.finish().and(Err(error)), // what was read before is answered
-    };
-    inputs.iter().try_for_each(read)
-}
-
-/// Where the time went (adds up to the wall time since the device was opened) and who held memory.
-pub fn show_profile(device: &Device) {
-    let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
-    eprint!("{}{}", device.profile(), device.ledger());
-    eprintln!("kept for the next op, at the end: {:.1} MiB", mib(device.idle_bytes()));
-    if let Some(peak) = peak_memory() {
-        eprintln!(
-            "the process at its peak: {:.1} MiB (also: packed operands, attention of single heads, files)",
-            mib(peak)
-        );
-    }
-}
-
-/// The most memory that this process has had, in bytes, where the system says so.
-pub fn peak_memory() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: usize = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib << 10)
-}
-
 /// By class, whether its relations are wanted; none: all are.
-fn wanted(names: &[String], relations: &Relations) -> Result<Option<Vec<bool>>> {
-    if names.is_empty() {
+fn wanted(lists: &[String], relations: &Relations) -> Result<Option<Vec<bool>>> {
+    if lists.is_empty() {
         return Ok(None);
     }
     let mut wanted = vec![false; relations.len()];
-    for name in names {
-        // A wrong flag, not a wrong document.
-        let class = relations.find(name.trim()).map_err(|e| e.of_kind(Kind::Usage).context("--relations"))?;
-        wanted[class] = true;
+    for list in lists {
+        // A name may have commas of its own.
+        let names = if relations.find(list).is_ok() { vec![&**list] } else { list.split(',').collect() };
+        for name in names {
+            // A wrong flag, not a wrong document.
+            let class = relations.find(name.trim()).map_err(|e| e.of_kind(Kind::Usage).context("--relations"))?;
+            wanted[class] = true;
+        }
     }
     Ok(Some(wanted))
-}
-
-/// Counts, progress and the last line, on stderr.
-pub struct Screen {
-    progress: Progress,
-    quiet: bool,
-    start: Instant,
-    documents: usize,
-    relations: usize,
-    pub refused: usize,
-}
-
-impl Screen {
-    pub fn new(quiet: bool) -> Self {
-        let progress = Progress::new(None, quiet).patient();
-        Screen { progress, quiet, start: Instant::now(), documents: 0, relations: 0, refused: 0 }
-    }
-    pub fn found(&mut self, relations: usize) {
-        self.documents += 1;
-        self.relations += relations;
-        let Screen { ref mut progress, start, documents, relations, .. } = *self;
-        progress.set(documents as u64, || format!("documents, {relations} relations {}", pace(start, documents)));
-    }
-    /// Says so, unless the output does.
-    fn refused(&mut self, error: &Error, recorded: bool) {
-        self.refused += 1;
-        if !recorded {
-            self.progress.line(&format!("refused: {error}"));
-        }
-    }
-    pub fn summary(&self) -> String {
-        let refused = if self.refused > 0 { format!(", {} refused", self.refused) } else { String::new() };
-        let (documents, relations) = (self.documents, self.relations);
-        format!("{documents} documents, {relations} relations{refused} {}", pace(self.start, documents))
-    }
-    pub fn finish(&self) {
-        self.progress.finish();
-        if !self.quiet {
-            eprintln!("{}", self.summary());
-        }
-    }
-}
-
-fn pace(start: Instant, documents: usize) -> String {
-    let seconds = start.elapsed().as_secs_f64();
-    format!("in {seconds:.2} s ({:.1} documents/s)", documents as f64 / seconds.max(1e-9))
 }

@@ -16,6 +16,7 @@ pub mod threshold;
 pub mod train;
 
 use crate::error::Result;
+use crate::text::say;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -56,7 +57,7 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("{error}");
+            say(&error);
             ExitCode::from(error.exit_code())
         }
     }

@@ -1,18 +1,18 @@
 //! `docre model inspect | verify | convert`
 
+use super::output::print;
 use crate::checkpoint::directory::{MANIFEST, hash_file, save_directory, verify as verify_manifest};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader, Stored, Want, open_model, save_model};
 use crate::data::{Relations, Tokenizer};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::extract::{Extractor, load_relations};
+use crate::extract::Extractor;
 use crate::model::config::{Architecture, ModelConfig};
 use crate::model::names::{Group, parameter_table};
-use crate::text::{one_line, shape_name};
+use crate::text::{one_line, say, shape_name};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Look at, check or convert a model directory
@@ -38,7 +38,7 @@ enum Action {
 #[command(after_help = "Examples:
   docre model inspect runs/demo/best
   docre model inspect runs/demo/best --tensors
-  docre model inspect model.safetensors --json | jq .parameters")]
+  docre model inspect model.safetensors --json | jq .tensors")]
 struct InspectArgs {
     /// Model directory, or a file of weights
     path: PathBuf,
@@ -56,7 +56,7 @@ struct InspectArgs {
   docre model verify runs/demo/best
   docre model verify weights/demo && echo usable
 
-Exit codes: 0 usable, 4 not usable, 6 a file cannot be read")]
+Exit codes: 0 usable, 4 not usable, 6 a file cannot be read, 7 a number that is not finite")]
 struct VerifyArgs {
     /// Model directory
     dir: PathBuf,
@@ -76,7 +76,7 @@ without them, those of the destination stay.")]
 struct ConvertArgs {
     source: PathBuf,
     destination: PathBuf,
-    /// Width of the weights in the file; docre computes in f32 either way
+    /// Width of the weights in the file; what docre computes in is the device's own choice, or --precision
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Width,
     /// Nothing but errors
@@ -104,12 +104,12 @@ fn inspect(args: &InspectArgs) -> Result<u8> {
     let mut found = weights(&checkpoint, args.tensors)?;
     if args.path.is_dir() {
         let config = ModelConfig::load(&args.path)?;
-        let relations = args.path.join("relations.json");
-        let relations = if relations.exists() { Some(load_relations(&relations)?) } else { None };
+        let named = args.path.join("relations.json").exists();
+        let relations = named.then(|| Relations::of_model(&args.path)).transpose()?;
         describe(&mut found, &config, &checkpoint, relations.as_ref())?;
     }
     let text = if args.json { format!("{found:#}\n") } else { as_text(&found) };
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|e| Error::io("output", e))?;
+    print(text)?;
     Ok(0)
 }
 
@@ -237,13 +237,9 @@ fn one_line_each(names: &[String]) -> String {
 }
 
 fn verify(args: &VerifyArgs) -> Result<u8> {
-    let say = |what: String| {
-        if !args.quiet {
-            println!("ok  {what}");
-        }
-    };
+    let ok = |what: String| if args.quiet { Ok(()) } else { print(format_args!("ok  {what}\n")) };
     if args.dir.join(MANIFEST).exists() {
-        say(format!("manifest: {} files as they were written", verify_manifest(&args.dir)?.len()));
+        ok(format!("manifest: {} files as they were written", verify_manifest(&args.dir)?.len()))?;
     }
     let device = Device::cpu(0)?;
     if ModelConfig::load(&args.dir)?.head.is_none() {
@@ -251,16 +247,16 @@ fn verify(args: &VerifyArgs) -> Result<u8> {
         return Err(Error::model("E-WEIGHTS", what).fix("train a head with `docre train`"));
     }
     let extractor = Extractor::open(&args.dir, &device)?;
-    say(format!("weights: {} values, all finite; {}", extractor.model.params.len(), extractor.digest));
+    ok(format!("weights: {} values, all finite; {}", extractor.model.params.len(), extractor.digest))?;
     let (pieces, rows) = (extractor.tokenizer.ids(), extractor.model.config.encoder.vocab_size);
     if pieces > rows {
         let what = format!("{}: tokenizer.json has {pieces} pieces, the encoder {rows}", args.dir.display());
         return Err(Error::model("E-VOCAB", what).fix("tokenizer.json and config.json must belong together"));
     }
-    say(format!("tokenizer: {pieces} pieces, the encoder has {rows}"));
-    say(format!("relations: {}", extractor.relations.len() - 1));
+    ok(format!("tokenizer: {pieces} pieces, the encoder has {rows}"))?;
+    ok(format!("relations: {}", extractor.relations.len() - 1))?;
     extractor.extract(&[trial()?])?;
-    say("a trial document: finite logits".into());
+    ok("a trial document: finite logits".into())?;
     Ok(0)
 }
 
@@ -296,7 +292,8 @@ fn convert(args: &ConvertArgs) -> Result<u8> {
         Ok(())
     })?;
     if !args.quiet {
-        eprintln!("{}: {} weights as {}; {report}", destination.display(), model.params.len(), stored.name());
+        let (place, weights) = (destination.display(), model.params.len());
+        say(format_args!("{place}: {weights} weights as {}; {report}", stored.name()));
     }
     Ok(0)
 }

@@ -1,11 +1,13 @@
 //! Flags that several commands share: which model, on what device, how much at once.
 
 use super::assets;
-use crate::data::{Format, Options, Unit};
-use crate::device::{Device, cpu::simd, cuda};
+use crate::data::{self, Format, Options, Unit};
+use crate::device::cpu::{memory, simd};
+use crate::device::{Device, cuda};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::extract::{Budget, EVIDENCE_THRESHOLD, Extractor};
+use crate::extract::{Budget, EVIDENCE_THRESHOLD, Extractor, Outcome, Stream};
+use crate::text::say;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -49,7 +51,8 @@ pub struct ModelArgs {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Most memory for tensors, weights included, e.g. 2GiB; a document that needs more is refused
+    /// Most memory for tensors, weights included, e.g. 2GiB; a document that needs more is refused [default: what the
+    /// system has]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub max_memory: Option<usize>,
     /// Most relations of one ordered pair [default: the model's top_k]
@@ -136,6 +139,18 @@ impl InputArgs {
     }
 }
 
+/// Feeds the files to the stream, one after the other.
+pub fn read_all<F>(inputs: &[PathBuf], options: Options, stream: &mut Stream<F>) -> Result<()>
+where
+    F: FnMut(Outcome) -> Result<()>,
+{
+    let read = |input: &PathBuf| match data::open(input, options) {
+        Ok(documents) => stream.read(documents),
+        Err(error) => stream.finish().and(Err(error)), // what was read before is answered
+    };
+    inputs.iter().try_for_each(read)
+}
+
 impl ModelArgs {
     /// The device and the model on it, ready with the rule that the flags name.
     pub fn open(&self, rule: &RuleArgs, verbose: bool) -> Result<(Device, Extractor)> {
@@ -145,11 +160,11 @@ impl ModelArgs {
         let open = if rule.no_calibration { Extractor::open_uncalibrated } else { Extractor::open };
         let mut extractor = open(&dir, &device)?;
         if verbose {
-            eprintln!("device: {}", describe(&device));
-            eprintln!("model: {}, read in {:.2} s", dir.display(), start.elapsed().as_secs_f64());
+            say(format_args!("device: {}", describe(&device)));
+            say(format_args!("model: {}, read in {:.2} s", dir.display(), start.elapsed().as_secs_f64()));
             if let Some(calibration) = &extractor.calibration {
                 let (shift, others) = (calibration.shift, calibration.relations.len());
-                eprintln!("calibration: threshold shifted by {shift}, {others} relations by other shifts");
+                say(format_args!("calibration: threshold shifted by {shift}, {others} relations by other shifts"));
             }
         }
         extractor.rule.threshold = rule.threshold;
@@ -159,7 +174,7 @@ impl ModelArgs {
 
     fn device(&self) -> Result<Device> {
         let device = self.device.open()?;
-        device.ledger().set_limit(self.max_memory);
+        limit(&device, self.max_memory);
         Ok(device)
     }
 
@@ -173,6 +188,12 @@ impl ModelArgs {
     }
 }
 
+/// Most memory for tensors: what was asked for or, on a CPU, what the system has. (A GPU says itself when it is full.)
+pub fn limit(device: &Device, asked: Option<usize>) {
+    let all = if matches!(device, Device::Cpu(_)) { memory::available() } else { None };
+    device.ledger().set_limit(asked.or(all));
+}
+
 impl DeviceArgs {
     /// The device that was asked for: never a silent run on the CPU instead. `auto` takes a GPU that works, but not
     /// softgpu, and else the CPU.
@@ -184,7 +205,10 @@ impl DeviceArgs {
                 if let Device::Cuda(cuda) = &device
                     && cuda.gpu().is_software()
                 {
-                    eprintln!("warning: {} is a CUDA driver in software: for tests, not for speed", cuda.gpu().name);
+                    say(format_args!(
+                        "warning: {} is a CUDA driver in software: for tests, not for speed",
+                        cuda.gpu().name
+                    ));
                 }
                 Ok(device)
             }

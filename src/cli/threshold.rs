@@ -9,6 +9,7 @@ use crate::extract::{CALIBRATION, Calibration};
 use crate::metrics::Evaluator;
 use crate::metrics::curves::LOWEST;
 use crate::metrics::tuning::{Choice, Outcome, Shifts, Tuning, tune};
+use crate::text::say;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -89,9 +90,7 @@ fn write(output: Option<&Path>, dir: &Path, text: &[u8]) -> Result<Option<PathBu
         put_file(dir, CALIBRATION, text)?;
         return Ok(Some(dir.join(CALIBRATION)));
     };
-    let mut out = Output::create(path)?;
-    out.write_all(text).and_then(|()| out.flush()).map_err(|e| Error::io(path, e))?;
-    out.commit()?;
+    Output::write(path, &[], text)?;
     Ok((path != Path::new("-")).then(|| path.to_path_buf()))
 }
 
@@ -123,16 +122,16 @@ fn print(args: &ThresholdArgs, tuning: &Tuning, written: &Path) -> std::io::Resu
 
 fn warn(tuning: &Tuning) {
     match &tuning.expected {
-        None => eprintln!("warning: too few documents to say what to expect of new ones"),
-        Some(expected) if expected.score.f1 < tuning.before.score.f1 => eprintln!(
+        None => say("warning: too few documents to say what to expect of new ones"),
+        Some(expected) if expected.score.f1 < tuning.before.score.f1 => say(format_args!(
             "warning: F1 of new documents is expected to fall from {:.2} to {:.2}: give more documents, choose fewer \
              thresholds, or --keep-threshold",
             tuning.before.score.f1, expected.score.f1
-        ),
+        )),
         Some(_) => {}
     }
     let low = tuning.relations.values().copied().fold(tuning.shift, f64::min);
     if low < LOWEST + 1.0 {
-        eprintln!("warning: a threshold at {low:.2}: none is looked for below {LOWEST}");
+        say(format_args!("warning: a threshold at {low:.2}: none is looked for below {LOWEST}"));
     }
 }

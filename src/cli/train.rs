@@ -1,9 +1,11 @@
 //! `docre train`
 
-use super::progress::Progress;
-use super::setup::{DeviceArgs, bytes};
+use super::output::print;
+use super::progress::{Progress, show_profile};
+use super::setup::{DeviceArgs, bytes, limit};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::text::say;
 use crate::train::{Config, End, Run, Watch, step::Report};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,7 +51,7 @@ pub struct TrainArgs {
 pub struct CommonArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what.
+    /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what [default: what the system has].
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_memory: Option<usize>,
     /// At the end, show where the time went, by op.
@@ -63,7 +65,7 @@ pub struct CommonArgs {
 impl CommonArgs {
     pub fn open(&self) -> Result<Device> {
         let device = self.device.open_to_train()?;
-        device.ledger().set_limit(self.max_memory);
+        limit(&device, self.max_memory);
         Ok(device)
     }
 }
@@ -71,14 +73,14 @@ impl CommonArgs {
 pub fn run(args: &TrainArgs) -> Result<u8> {
     let config = Config::load(&args.config, &args.set)?;
     if args.print_config {
-        print!("{}", config.resolved()?);
+        print(config.resolved()?)?;
         return Ok(0);
     }
     let device = args.common.open()?;
     let mut screen = Screen::new(args.common.quiet);
     let mut run = Run::open(config, &args.out, args.resume == "auto", &device, &mut screen)?;
     if args.dry_run {
-        screen.message(&plan(&run));
+        say(plan(&run));
         return Ok(0);
     }
     let stop = stop_signal()?;
@@ -95,7 +97,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         End::Interrupted => screen.message(&format!("interrupted; go on with --resume auto --out {out}")),
     }
     if args.common.profile {
-        super::extract::show_profile(&device);
+        show_profile(&device);
     }
     Ok(0)
 }
