@@ -8,7 +8,7 @@ constexpr int CHUNK = 256; // columns that a warp holds: a pack of 8 a lane
 
 // 256 columns of f32 sums for each of WARPS warps in shared memory. A lane puts its 8 columns as two runs of 4 that lie
 // 144 values apart: so neither the stores (16 bytes a lane) nor the loads (a column a thread) meet in a bank.
-template <int WARPS> struct ColumnTile {
+template <int WARPS> struct alignas(16) ColumnTile {
     float values[WARPS][144 + CHUNK / 2];
 
     __device__ void put(int warp, int lane, const float (&sums)[8]) {

@@ -24,14 +24,17 @@ impl Context {
             let device = device::get(ordinal)?;
             // SAFETY: `device` is one that the driver has just named; each handle is used only while it lives.
             unsafe {
-                let context = primary_ctx::retain(device)?;
-                ctx::set_current(context)?;
+                // From here on given back where something fails.
+                let mut opened =
+                    Context { device, context: primary_ctx::retain(device)?, stream: std::ptr::null_mut() };
+                ctx::set_current(opened.context)?;
                 let pool = device::get_default_mem_pool(device)?;
                 // Freed memory stays in the pool: by default every synchronisation gives it back to the system.
                 let mut keep = u64::MAX;
                 let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
                 mem_pool::set_attribute(pool, attribute, (&raw mut keep).cast())?;
-                Ok(Context { device, context, stream: stream::create(stream::StreamKind::NonBlocking)? })
+                opened.stream = stream::create(stream::StreamKind::NonBlocking)?;
+                Ok(opened)
             }
         };
         open().map_err(|e| failed("opening the GPU", e))
@@ -84,8 +87,10 @@ impl Drop for Context {
         // SAFETY: nothing of the context is in use any more: all that uses it holds this. Errors have no reader.
         unsafe {
             let _ = ctx::set_current(self.context);
-            let _ = stream::synchronize(self.stream);
-            let _ = stream::destroy(self.stream);
+            if !self.stream.is_null() {
+                let _ = stream::synchronize(self.stream);
+                let _ = stream::destroy(self.stream);
+            }
             let _ = primary_ctx::release(self.device);
         }
     }
@@ -98,6 +103,7 @@ pub fn failed(doing: &str, error: DriverError) -> Error {
         Err(_) => "an unknown error".into(),
     };
     let (name, words) = (text(error.error_name()), text(error.error_string()));
-    Error::device("E-CUDA", format!("{doing}: {words} ({name})"))
+    let full = error.0 == sys::cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY;
+    Error::device(if full { "E-OOM" } else { "E-CUDA" }, format!("{doing}: {words} ({name})"))
         .fix("`docre doctor` describes GPU and driver; --device cpu computes without them")
 }

@@ -4,8 +4,7 @@ use super::context::{Context, failed};
 use crate::device::Booking;
 use crate::device::ledger::{Ledger, Tag};
 use crate::error::{Error, Result};
-use cudarc::driver::result;
-use cudarc::driver::sys;
+use cudarc::driver::{DriverError, result, sys};
 use std::sync::Arc;
 
 /// Bytes on the GPU, freed in the order of the stream.
@@ -26,12 +25,15 @@ impl Memory {
         context.bind()?;
         // SAFETY: the stream lives; what comes back is freed once, by drop.
         let allocate = || unsafe { result::malloc_async(context.stream, bytes.max(LEAST)) };
-        let pointer = allocate().or_else(|e| match e.0 {
-            sys::cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY => {
-                context.trim()?; // what the pool holds in pieces may do as a whole
-                allocate().map_err(|_| out_of_memory(tag, bytes, ledger))
-            }
-            _ => Err(failed("allocating memory", e)),
+        let full = |e: DriverError| e.0 == sys::cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY;
+        let mut found = allocate();
+        if found.is_err_and(full) {
+            context.trim()?; // what the pool holds in pieces may do as a whole
+            found = allocate();
+        }
+        let pointer = found.map_err(|e| match full(e) {
+            true => out_of_memory(tag, bytes, ledger),
+            false => failed("allocating memory", e),
         })?;
         Ok(Memory { context: context.clone(), pointer, bytes, _booking: booking })
     }

@@ -25,10 +25,10 @@ unsafe impl Send for Slot {}
 impl Slot {
     fn new(context: &Arc<Context>, bytes: usize) -> Result<Self> {
         context.bind()?;
-        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-        let done = event::create(flags).map_err(|e| failed("making an event", e))?;
         // SAFETY: freed once, by drop. The memory is written before it is read.
         let host = unsafe { result::malloc_host(bytes, 0) }.map_err(|e| failed("pinning memory", e))?;
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        let done = event::create(flags).map_err(|e| failed("making an event", e))?;
         Ok(Slot { context: context.clone(), host: host.cast(), bytes, done })
     }
     fn wait(&self) -> Result<(), DriverError> {

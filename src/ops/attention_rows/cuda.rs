@@ -197,6 +197,11 @@ impl<'a> Layer<'a> {
             return Err(refuse(cuda, "attention_rows", Heads { count: heads, dim: size }));
         };
         let names = [sums, forward, backward];
+        let area = documents.attention(1).rows();
+        if i32::try_from(area).is_err() {
+            let why = format!("{area} times an entity and a word piece: less than 2^31 is needed");
+            return Err(cuda.refuse("attention_rows", why)); // A's places are words, here and in the ops behind
+        }
         let windows = cuda.layout(documents, "attention_rows.windows", windows)?;
         let sources = cuda.layout(documents, "attention_rows.sources", sources)?;
         Ok(Layer { cuda, qkv, lse, documents, heads, drop, names, windows, sources })
