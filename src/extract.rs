@@ -18,6 +18,7 @@ use crate::ops::evidence::evidence;
 use crate::ops::loss::predict_above;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::text::hex;
 use sha2::{Digest, Sha256};
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -174,8 +175,7 @@ fn open_relations(dir: &Path, model: &Model) -> Result<Relations> {
 
 /// Of the weights in f32, one after another.
 pub fn digest_of(weights: &[f32]) -> String {
-    let hash = Sha256::digest(bytemuck::cast_slice::<f32, u8>(weights));
-    hash.iter().fold("sha256:".to_string(), |text, byte| text + &format!("{byte:02x}"))
+    format!("sha256:{}", hex(&Sha256::digest(bytemuck::cast_slice::<f32, u8>(weights))))
 }
 
 /// Triples of each document, between its candidate pairs.

@@ -5,14 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers from the ground up; a module may name its own layer and those below.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 11] = [
     &["error", "dtype", "layout", "rng", "text", "page"],
     &["device", "tensor"],
     &["ops/*/cpu", "ops/*/cuda"],
     &["ops/*", "ops", "tape"],
-    &["model", "checkpoint"],
-    &["data", "train", "distill", "extract", "metrics"],
-    &["bench"],
+    &["model"],
+    &["checkpoint"],
+    &["data"],
+    &["extract"],
+    &["metrics", "train"],
+    &["distill", "bench"],
     &["cli", "main", "lib"],
 ];
 

@@ -1,9 +1,9 @@
 //! `docre check`: what files of documents hold, and every fault with its place.
 
 use super::setup::InputArgs;
-use crate::data::place::clip;
 use crate::data::{self, Document, Relations};
 use crate::error::{Error, Kind, Result};
+use crate::text::clip;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};

@@ -3,6 +3,7 @@
 use super::frames::Position;
 use super::{Document, Format, Options, Unit, open};
 use crate::error::{Error, Result};
+use crate::text::hex;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -77,7 +78,7 @@ impl Corpus {
                 corpus.places.push(place);
             }
         }
-        corpus.hash = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        corpus.hash = hex(&all.finalize());
         Ok(corpus)
     }
 

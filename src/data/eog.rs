@@ -15,9 +15,9 @@
 //! listed are no candidates either.
 
 use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, Mention, Span};
-use super::place::clip;
 use crate::error::{Error, Result};
 use crate::layout::Pairs;
+use crate::text::clip;
 use std::collections::HashMap;
 
 /// What [`Document::left_out`] calls pairs that the file takes out.

@@ -2,9 +2,10 @@
 
 use super::document::Document;
 use super::frames::Position;
-use super::place::{clip, pointer};
+use super::place::pointer;
 use super::relations::Relations;
 use crate::error::{Error, Result};
+use crate::text::clip;
 use crate::text::one_line;
 use serde::Serialize;
 use std::borrow::Cow;

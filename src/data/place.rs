@@ -1,6 +1,7 @@
 //! Where in a JSON text an error lies, for messages such as `$[17].vertexSet[3][0].pos`.
 
 use crate::error::Error;
+use crate::text::clip;
 
 enum Step {
     Index(usize),
@@ -75,14 +76,6 @@ fn render(root: &str, steps: &[Step]) -> String {
         }
     }
     path
-}
-
-/// At most `longest` characters of `text`: nothing a file says may fill the screen.
-pub fn clip(text: &str, longest: usize) -> String {
-    match text.char_indices().nth(longest) {
-        None => text.to_string(),
-        Some((at, _)) => format!("{}…", &text[..at]),
-    }
 }
 
 /// The path as a JSON pointer: `$.entities[1].mentions[0]` becomes `/entities/1/mentions/0`.

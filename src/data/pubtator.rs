@@ -22,11 +22,11 @@
 
 use super::document::{Document, Entity, Label, MAX_ENTITIES, MAX_ITEMS, MAX_MENTIONS, MAX_NAMES, Mention, Span, Text};
 use super::offsets::{Offsets, Unit};
-use super::place::clip;
 use super::spans::{Range, assign, cover, range, tokens};
 use super::split::sentences;
 use crate::error::{Error, Result};
 use crate::layout::Pairs;
+use crate::text::clip;
 use std::collections::HashMap;
 
 /// What [`Document::left_out`] calls mentions that are no concept's.

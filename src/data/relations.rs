@@ -1,9 +1,9 @@
 //! The classes of a model: their order, codes (`P17`) and names (`country`). Class 0 is the threshold.
 
 use super::document::Document;
-use super::place::clip;
 use crate::error::{Error, Kind, Result};
 use crate::layout::Labels;
+use crate::text::{clip, distance};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -189,11 +189,10 @@ impl Relations {
 
     /// The code whose spelling, or whose name's, is nearest to `text`.
     pub fn nearest(&self, text: &str) -> Option<&str> {
-        let text: Vec<char> = text.chars().take(64).collect();
-        let limit = text.len().div_ceil(3);
+        let limit = text.chars().take(64).count().div_ceil(3);
         let far = |i: usize| {
-            let name = self.name(i).map_or(usize::MAX, |name| edits(&text, name));
-            edits(&text, &self.codes[i]).min(name)
+            let name = self.name(i).map_or(usize::MAX, |name| distance(text, name));
+            distance(text, &self.codes[i]).min(name)
         };
         let best = (1..self.len()).map(|i| (far(i), i)).min()?;
         (best.0 <= limit).then(|| self.code(best.1))
@@ -248,19 +247,4 @@ impl Relations {
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_slice(&bytes).map_err(|e| super::place::json_error(&e, &bytes, "$").context(path.display()))
-}
-
-/// Levenshtein distance, letters of either case alike.
-fn edits(a: &[char], b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=a.len()).collect();
-    for (j, cb) in b.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = j + 1;
-        for (i, ca) in a.iter().enumerate() {
-            let change = diagonal + usize::from(!ca.eq_ignore_ascii_case(&cb));
-            diagonal = row[i + 1];
-            row[i + 1] = change.min(diagonal + 1).min(row[i] + 1);
-        }
-    }
-    row[a.len()]
 }

@@ -4,9 +4,9 @@
 //! token of every mention; mentions that begin (or end) at the same token share one.
 
 use super::document::Document;
-use super::place::clip;
 use crate::error::{Error, Result};
 use crate::layout::Encoded;
+use crate::text::clip;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

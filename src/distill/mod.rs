@@ -15,6 +15,7 @@ use crate::data::{Corpus, Relations, Tokenizer};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layout::Encoded;
+use crate::text::hex;
 use crate::train::logits::{self, Identity};
 use crate::train::teacher::Teacher;
 use crate::train::{self, End, Run, Watch};
@@ -194,7 +195,7 @@ impl Pipeline {
         if stage == Stage::Student && self.has(Stage::Logits) {
             add(&self.inputs(Stage::Logits)?);
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(&hash.finalize()))
     }
 
     /// Computes the shards that are not there yet.

@@ -2,8 +2,9 @@
 
 use crate::checkpoint::tensors::read_bounded;
 use crate::data::Relations;
-use crate::data::place::{clip, json_error};
+use crate::data::place::json_error;
 use crate::error::{Error, Kind, Result};
+use crate::text::clip;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;

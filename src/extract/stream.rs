@@ -106,7 +106,7 @@ impl<'a, F: FnMut(Outcome) -> Result<()>> Stream<'a, F> {
             Ok(mut triples) => found(&mut self.sink, document, triples.pop().unwrap_or_default()),
             Err(error) if error.code() == "E-OOM" => {
                 let (pieces, cells) = size(encoded);
-                let (id, n) = (crate::data::place::clip(&document.id, 60), document.entities.len());
+                let (id, n) = (crate::text::clip(&document.id, 60), document.entities.len());
                 let what = format!("document {id:?} ({pieces} word pieces, {n} entities, {cells} pairs)");
                 let error = error.context(what).fix("a larger --max-memory, or split the document");
                 (self.sink)(Outcome::Refused { id: Some(document.id), position, error })

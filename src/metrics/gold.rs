@@ -1,10 +1,10 @@
 //! What an evaluation keeps of the gold documents: no text, only names, sentences and relations.
 
 use super::names::Names;
-use crate::data::place::clip;
 use crate::data::{Document, Entity};
 use crate::error::{Error, Result};
 use crate::layout::Pairs;
+use crate::text::clip;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// (head, tail, relation) in one document; the relation is a number of [`Gold::relations`].

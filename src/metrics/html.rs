@@ -112,7 +112,7 @@ fn precision_recall(curves: &Curves) -> Chart {
 fn f1_by_shift(curves: &Curves) -> Chart {
     let of = |value: fn(&Point) -> f64| curves.points.iter().map(|p| (p.shift, value(p))).collect();
     let line = |name: &str, points, colour| Series { name: name.into(), points, look: Look::Line, colour };
-    let best = curves.points.iter().max_by(|a, b| a.f1.total_cmp(&b.f1));
+    let best = curves.best();
     let adaptive = curves.points.iter().find(|p| p.shift == 0.0);
     let mark = |p: &Point| Mark { x: p.shift, y: p.f1, label: format!("best {:.2}", p.f1), colour: 0 };
     Chart {

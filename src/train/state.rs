@@ -7,7 +7,7 @@ use crate::data::Relations;
 use crate::error::{Error, Result};
 use crate::model::Params;
 use crate::tensor::Tensor;
-use crate::text::say;
+use crate::text::{hex, say};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ pub struct Progress {
 pub fn layout(params: &Params) -> String {
     let names = params.specs().iter().map(|spec| format!("{} {:?}\n", spec.name, spec.shape));
     let hash = Sha256::digest(names.collect::<String>());
-    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash[..8])
 }
 
 /// What every model directory of a run holds beside the weights.
