@@ -24,7 +24,7 @@ What is below 70 %, and why:
 - pair_combine, entity_pool, evidence, loss: tanh, exp and log of every element rather than memory.
 - embedding: single rows of a table that is in no cache.
 - gather: less than a tenth of a millisecond, of which waking the threads is a part.
-- adamw: a square root and a division an element, and seven streams at once; its peak is one stream's.
+- optim: a square root and a division an element, and seven streams at once; its peak is one stream's.
 
 TEXT
 for precision in bf16 f32; do

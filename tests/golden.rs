@@ -16,7 +16,7 @@ use docre::model::names::{Group, parameter_table};
 use docre::model::{Model, Params, encoder};
 use docre::ops::attention_rows::attention_rows;
 use docre::ops::gather::gather;
-use docre::ops::loss::{Distillation, Objective, Teacher, loss, predict};
+use docre::ops::loss::{Distillation, Objective, TeacherLogits, loss, predict};
 use docre::tape::{Grads, Tape};
 use docre::tensor::Tensor;
 use half::bf16;
@@ -196,7 +196,7 @@ fn check_loss_and_gradients<T: Real>(
     let teacher = (!atlop).then(|| {
         let values = read(&case.file, "teacher_logits").into_iter().map(<T as Real>::of).collect();
         let logits = Tensor::from_vec::<T>(device, "teacher", logits.shape(), values).unwrap();
-        Teacher { logits, weight: 1.0, kind: Distillation::Mse }
+        TeacherLogits { logits, weight: 1.0, kind: Distillation::Mse }
     });
     let objective =
         if atlop { Objective::AdaptiveThreshold } else { Objective::AdaptiveFocal { gamma: 1.0, released: true } };
@@ -292,7 +292,7 @@ fn numbers(model: &Model, case: &Case) -> BTreeMap<String, Vec<f64>> {
     }
     let values = read(&case.file, "teacher_logits").into_iter().map(|x| x as f32).collect();
     let teacher = Tensor::from_vec::<f32>(device, "teacher", logits.shape(), values).unwrap();
-    let teacher = Teacher { logits: teacher, weight: 1.0, kind: Distillation::Mse };
+    let teacher = TeacherLogits { logits: teacher, weight: 1.0, kind: Distillation::Mse };
     let objective = Objective::AdaptiveFocal { gamma: 1.0, released: true };
     let labels = case.labels(&model.config);
     let value = loss(&mut tape, &logits, &labels, objective, Some(&teacher), logits.rows()).unwrap();

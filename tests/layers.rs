@@ -96,18 +96,33 @@ fn imports_point_down_only() {
     assert_eq!(used, BTreeSet::from(ALLOWED), "an edge that nobody uses is no longer allowed");
 }
 
+fn ops() -> BTreeSet<String> {
+    let rooms = fs::read_dir("src/ops").unwrap().map(|entry| entry.unwrap());
+    let rooms = rooms.filter(|entry| entry.path().is_dir());
+    rooms.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn every_op_is_timed() {
+    let mut timed = BTreeSet::new();
+    let device = docre::device::Device::cpu(2).unwrap();
+    docre::bench::kernels::each(&device, 1, "", &mut |case, _, _| {
+        timed.extend(case.split(' ').next().map(str::to_string));
+        Ok(())
+    })
+    .unwrap();
+    let missing: Vec<String> = ops().difference(&timed).cloned().collect();
+    assert!(missing.is_empty(), "no case in src/bench/kernels.rs: {missing:?}");
+}
+
 #[test]
 fn every_op_has_its_twins() {
-    let rooms = fs::read_dir("src/ops").unwrap().map(|entry| entry.unwrap());
-    let rooms = rooms.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().unwrap());
-    let rooms: BTreeSet<String> = rooms.collect();
     let mut missing = Vec::new();
     let mut want = |path: String| missing.extend((!Path::new(&path).exists()).then_some(path));
-    for op in &rooms {
+    for op in ops() {
         want(format!("src/ops/{op}/mod.rs"));
         want(format!("src/ops/{op}/cpu.rs"));
         want(format!("tests/ops/{op}.rs"));
-        want(format!("benches/ops/{op}.rs"));
         want(format!("src/ops/{op}/cuda.rs"));
         want(format!("kernels/{op}.cu"));
     }

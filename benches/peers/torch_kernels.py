@@ -193,7 +193,7 @@ def loss_and_optimizer(b, count):
         optimizer.step()
         weight.detach().to(torch.bfloat16)
 
-    b.add(f"adamw {n}", 0.0, step)
+    b.add(f"optim adamw {n}", 0.0, step)
 
 
 def main():

@@ -18,8 +18,9 @@ use crate::ops::embedding::embedding;
 use crate::ops::entity_pool::entity_pool;
 use crate::ops::evidence::{Gold, evidence_loss};
 use crate::ops::gather::gather;
+use crate::ops::gelu::gelu;
 use crate::ops::layernorm::layernorm;
-use crate::ops::linear::{Norm, Stream, linear, linear_gelu, linear_norm, linear_wide};
+use crate::ops::linear::{Norm, Residual, linear, linear_gelu, linear_norm, linear_wide};
 use crate::ops::loss::{Objective, loss};
 use crate::ops::optim::{Hyper, Span, update};
 use crate::ops::pair_combine::{Role, pair_combine};
@@ -116,7 +117,7 @@ impl Cases<'_> {
             let x = activation(self.device, &[rows, inputs])?;
             let (params, p) = parameters(self.device, &[&[out, inputs], &[out], &[out], &[out]])?;
             let (w, b) = (&p[0], &p[1]);
-            let residual = Stream::from(activation(self.device, &[rows, out])?);
+            let residual = Residual::from(activation(self.device, &[rows, out])?);
             let name = format!("{form} {what} {rows}x{inputs}x{out}");
             let flops = 2.0 * (rows * inputs * out) as f64;
             self.op(&name, flops, &[&x, w, b], params, |tape| match form {
@@ -140,6 +141,8 @@ impl Cases<'_> {
         self.op(&format!("layernorm {rows}x{DIM}"), 0.0, &[&x, &branch], params, |tape| {
             layernorm(tape, &x, Some(&branch), &p[0], &p[1], 1e-12, drop)
         })?;
+        let z = activation(self.device, &[rows, INNER])?;
+        self.op(&format!("gelu {rows}x{INNER}"), 0.0, &[&z], 0, |tape| gelu(tape, &z))?;
         self.op(&format!("dropout {rows}x{DIM}"), 0.0, &[&x], 0, |tape| dropout(tape, &x, drop))?;
         self.op(&format!("add {rows}x{DIM}"), 0.0, &[&x, &branch], 0, |tape| add(tape, &x, &branch))?;
         let every = (0..rows as u32).collect();
@@ -221,7 +224,7 @@ impl Cases<'_> {
             })?;
         }
         let n = 8 << 20;
-        let name = format!("adamw {n}");
+        let name = format!("optim adamw {n}");
         if !name.contains(self.filter) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 /// Where the teacher's logits are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Form {
+pub enum Storage {
     /// On disk, of all classes: 2 bytes each.
     #[default]
     Dense,
@@ -28,7 +28,7 @@ pub enum Form {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogitsSection {
-    pub form: Form,
+    pub form: Storage,
     /// Classes of a cell in sparse logits, the threshold among them.
     pub keep: usize,
     /// A model instead of the teacher stage's.
@@ -37,7 +37,7 @@ pub struct LogitsSection {
 
 impl Default for LogitsSection {
     fn default() -> Self {
-        LogitsSection { form: Form::Dense, keep: 16, teacher: None }
+        LogitsSection { form: Storage::Dense, keep: 16, teacher: None }
     }
 }
 
@@ -45,9 +45,9 @@ impl LogitsSection {
     /// What is stored; None: nothing.
     pub fn stored(&self) -> Option<logits::Form> {
         match self.form {
-            Form::Dense => Some(logits::Form::Dense),
-            Form::Sparse => Some(logits::Form::Sparse(self.keep)),
-            Form::Live => None,
+            Storage::Dense => Some(logits::Form::Dense),
+            Storage::Sparse => Some(logits::Form::Sparse(self.keep)),
+            Storage::Live => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::config::EncoderConfig;
 use crate::error::Result;
 use crate::layout::Segments;
-use crate::ops::linear::{Norm, Stream, linear, linear_gelu, linear_norm};
+use crate::ops::linear::{Norm, Residual, linear, linear_gelu, linear_norm};
 use crate::ops::{attention::attention, dropout::dropout, embedding::embedding, layernorm::layernorm};
 use crate::rng::Dropout;
 use crate::tape::Tape;
@@ -46,9 +46,9 @@ impl Affine {
         &self,
         tape: &mut Tape,
         x: &Tensor,
-        residual: Option<(&Stream, Dropout)>,
+        residual: Option<(&Residual, Dropout)>,
         norm: Norm,
-    ) -> Result<Stream> {
+    ) -> Result<Residual> {
         linear_norm(tape, x, (&self.weight, &self.bias), residual, norm)
     }
 }
@@ -92,7 +92,7 @@ impl Layer {
         })
     }
     /// Output; qkv and log-sum-exp.
-    fn forward(&self, tape: &mut Tape, x: &Stream) -> Result<(Stream, [Tensor; 2])> {
+    fn forward(&self, tape: &mut Tape, x: &Residual) -> Result<(Residual, [Tensor; 2])> {
         let qkv = self.qkv.apply(tape, &x.x)?;
         let attended = attention(tape, &qkv, &self.segments, self.heads, self.drops[0])?;
         let norm = self.attention_norm.norm(self.eps);
@@ -118,13 +118,13 @@ pub fn encode(
     let norm = Affine::new(params, "embeddings.norm")?;
     let x = layernorm(tape, &x, None, &norm.weight, &norm.bias, config.layer_norm_eps, Dropout::default())?;
     let drop = tape.dropout(config.hidden_dropout_prob);
-    let mut x = Stream::from(dropout(tape, &x, drop)?);
+    let mut x = Residual::from(dropout(tape, &x, drop)?);
     let layers = config.num_hidden_layers;
     for l in 0..layers {
         let layer = Layer::new(tape, params, config, &batch.windows, l)?;
         let (last, drop) = (l + 1 == layers, layer.drops[0]);
         let run = move |tape: &mut Tape, x: &[Tensor]| {
-            let (y, attended) = layer.forward(tape, &Stream::of(x))?;
+            let (y, attended) = layer.forward(tape, &Residual::of(x))?;
             Ok(if last { [vec![y.x], attended.to_vec()].concat() } else { y.tensors() })
         };
         let made = if recompute { tape.checkpoint(&x.tensors(), run)? } else { run(tape, &x.tensors())? };
@@ -132,7 +132,7 @@ pub fn encode(
             (true, [hidden, qkv, lse]) => {
                 return Ok(Encoding { hidden: hidden.clone(), qkv: qkv.clone(), lse: lse.clone(), drop });
             }
-            _ => x = Stream::of(&made),
+            _ => x = Residual::of(&made),
         }
     }
     Err(crate::Error::model("E-CONFIG", "an encoder needs at least one layer"))

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::layout::{Encoded, Labels};
 use crate::model::names::Group;
 use crate::model::{Batch, Model};
-use crate::ops::loss::{Distillation, Loss, Objective, Teacher, Terms, loss};
+use crate::ops::loss::{Distillation, Loss, Objective, TeacherLogits, Terms, loss};
 use crate::ops::optim::{self, Hyper, Norm, Span, first_non_finite};
 use crate::rng::Stream;
 use crate::tape::{Grads, Tape};
@@ -184,7 +184,7 @@ impl Trainer {
         let (logits, a) = self.model.forward_with_attention(&mut tape, &batch, self.schedule.recompute, supervised)?;
         let teacher = self
             .distillation
-            .map(|(kind, weight)| Ok(Teacher { logits: teacher_of(&batch, examples, &logits)?, weight, kind }));
+            .map(|(kind, weight)| Ok(TeacherLogits { logits: teacher_of(&batch, examples, &logits)?, weight, kind }));
         let value = loss(&mut tape, &logits, &labels, self.objective, teacher.transpose()?.as_ref(), cells)?;
         drop(logits);
         let evidence = |a| evidence_of(&mut tape, &self.model, &batch, a, examples, self.evidence, pairs);

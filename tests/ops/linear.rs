@@ -108,7 +108,7 @@ fn normed(rows: usize, k: usize, out: usize, residual: bool) -> Vec<Input> {
 }
 
 fn fused(tape: &mut Tape, t: &[Tensor], drop: Dropout) -> docre::Result<Tensor> {
-    let residual = t.get(5).cloned().map(linear::Stream::from);
+    let residual = t.get(5).cloned().map(linear::Residual::from);
     let norm = Norm { weight: &t[3], bias: &t[4], eps: EPS };
     Ok(linear_norm(tape, &t[0], (&t[1], &t[2]), residual.as_ref().map(|x| (x, drop)), norm)?.x)
 }
@@ -150,7 +150,7 @@ fn the_stream_is_not_rounded() {
     inputs[1].values.iter_mut().for_each(|w| *w *= 0.1);
     inputs.iter_mut().for_each(|input| input.values = round(&input.values));
     let exact = |tape: &mut Tape, t: &[Tensor]| {
-        let mut x = linear::Stream::from(t[0].clone());
+        let mut x = linear::Residual::from(t[0].clone());
         for _ in 0..LAYERS {
             let norm = Norm { weight: &t[3], bias: &t[4], eps: EPS };
             x = linear_norm(tape, &x.x, (&t[1], &t[2]), Some((&x, Dropout::default())), norm)?;

@@ -4,7 +4,7 @@ use docre::device::Device;
 use docre::dtype::DType;
 use docre::error::Result;
 use docre::layout::Labels;
-use docre::ops::loss::{Distillation, Objective, Teacher, loss, predict};
+use docre::ops::loss::{Distillation, Objective, TeacherLogits, loss, predict};
 use docre::tape::Tape;
 use docre::tensor::Tensor;
 
@@ -98,7 +98,7 @@ impl Case {
     }
     fn run(&self, tape: &mut Tape, logits: &Tensor) -> Result<Tensor> {
         let labels = labels(self.cells, self.classes);
-        let teacher = self.teacher.as_ref().map(|(values, weight, kind)| Teacher {
+        let teacher = self.teacher.as_ref().map(|(values, weight, kind)| TeacherLogits {
             logits: tensor(logits.device(), logits.dtype(), logits.shape(), values),
             weight: *weight,
             kind: *kind,

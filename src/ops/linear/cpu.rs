@@ -1,4 +1,4 @@
-use super::{Norm, Stream};
+use super::{Norm, Residual};
 use crate::device::cpu::gemm::int8::Tokens;
 use crate::device::cpu::gemm::{Block, Factor, Mat, Product, Right, block_rows, gemm};
 use crate::device::cpu::rows;
@@ -129,7 +129,7 @@ pub struct Normed<'a> {
 pub fn forward_norm<S: Factor>(
     x: &Tensor,
     (w, b): (&Tensor, &Tensor),
-    (residual, drop): (Option<&Stream>, Dropout),
+    (residual, drop): (Option<&Residual>, Dropout),
     norm: &Norm<'_>,
     into: Normed<'_>,
 ) {

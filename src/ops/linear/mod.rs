@@ -55,21 +55,21 @@ pub fn linear_gelu(tape: &mut Tape, x: &Tensor, w: &Tensor, b: &Tensor) -> Resul
 /// The residual stream: rows as products take them and, where [`linear_norm`] went on with one in bf16 on a CPU, what
 /// rounding took from them, for the next sum. Roundings of the stream itself are most of what sets bf16 apart from f32.
 #[derive(Clone)]
-pub struct Stream {
+pub struct Residual {
     pub x: Tensor,
     rest: Option<Tensor>,
 }
 
-impl From<Tensor> for Stream {
+impl From<Tensor> for Residual {
     fn from(x: Tensor) -> Self {
-        Stream { x, rest: None }
+        Residual { x, rest: None }
     }
 }
 
-impl Stream {
-    /// Of what [`Stream::tensors`] gave.
+impl Residual {
+    /// Of what [`Residual::tensors`] gave.
     pub fn of(tensors: &[Tensor]) -> Self {
-        Stream { x: tensors[0].clone(), rest: tensors.get(1).cloned() }
+        Residual { x: tensors[0].clone(), rest: tensors.get(1).cloned() }
     }
     /// Their sum is the stream.
     pub fn tensors(&self) -> Vec<Tensor> {
@@ -93,16 +93,16 @@ pub fn linear_norm(
     tape: &mut Tape,
     x: &Tensor,
     (w, b): (&Tensor, &Tensor),
-    residual: Option<(&Stream, Dropout)>,
+    residual: Option<(&Residual, Dropout)>,
     norm: Norm<'_>,
-) -> Result<Stream> {
+) -> Result<Residual> {
     let drop = residual.map_or(Dropout::default(), |(_, drop)| drop);
     let residual = residual.map(|(stream, _)| stream);
     let Some(on) = fuses(x, w.rows()) else {
         let z = linear(tape, x, w, Some(b), None)?;
         let (x, branch) = residual.map_or((&z, None), |residual| (&residual.x, Some(&z)));
         let Norm { weight, bias, eps } = norm;
-        return layernorm::layernorm(tape, x, branch, weight, bias, eps, drop).map(Stream::from);
+        return layernorm::layernorm(tape, x, branch, weight, bias, eps, drop).map(Residual::from);
     };
     check(x, w, Some(b), residual.map(|r| &r.x))?;
     layernorm::check_parameters(x, w.rows(), norm.weight, norm.bias)?;
@@ -132,7 +132,7 @@ pub fn linear_norm(
             residual.map_or(Ok(()), |residual| grads.put(&residual, dsum))
         });
     }
-    Ok(Stream { x: y, rest })
+    Ok(Residual { x: y, rest })
 }
 
 /// The CPU that has a row of `width` sums at a time, and is not asked to round what ops hand on.

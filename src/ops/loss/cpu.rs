@@ -1,4 +1,4 @@
-use super::{Distillation, Objective, Teacher, Terms};
+use super::{Distillation, Objective, TeacherLogits, Terms};
 use crate::device::cpu::simd::vectorize;
 use crate::device::cpu::vector::{PARTIAL, chunk, max, parts, sum, sum2};
 use crate::dtype::{DType, Element, Real};
@@ -12,7 +12,7 @@ pub fn all<T: Real>(
     logits: &Tensor,
     labels: &Labels,
     objective: Objective,
-    teacher: Option<&Teacher>,
+    teacher: Option<&TeacherLogits>,
     cells: usize,
     (terms, dlogits): (&mut Tensor, Option<&mut Tensor>),
 ) {
@@ -31,7 +31,7 @@ fn rows<T: Real, D: Element>(
     logits: &Tensor,
     labels: &Labels,
     objective: Objective,
-    teacher: Option<&Teacher>,
+    teacher: Option<&TeacherLogits>,
     cells: usize,
     (terms, dlogits): (&mut Tensor, Option<&mut Tensor>),
     round: impl Fn(T) -> D + Sync,
@@ -177,7 +177,7 @@ fn atgl<T: Real>(l: &[T], positive: &[usize], alpha: f64, d: &mut [T]) -> f64 {
 }
 
 /// The distillation term of one cell; adds its gradient, times the teacher's weight, to `d`.
-fn distil<T: Real>(l: &[T], t: &[T], teacher: &Teacher, d: &mut [T]) -> f64 {
+fn distil<T: Real>(l: &[T], t: &[T], teacher: &TeacherLogits, d: &mut [T]) -> f64 {
     match teacher.kind {
         Distillation::Mse => {
             let classes = l.len() as f64;

@@ -1,4 +1,4 @@
-use super::{Distillation, Objective, Teacher};
+use super::{Distillation, Objective, TeacherLogits};
 use crate::device::cuda::Cuda;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -14,7 +14,7 @@ pub fn all(
     logits: &Tensor,
     labels: &Labels,
     objective: Objective,
-    teacher: Option<&Teacher>,
+    teacher: Option<&TeacherLogits>,
     cells: usize,
     (terms, dlogits): (&mut Tensor, Option<&mut Tensor>),
 ) -> Result<()> {

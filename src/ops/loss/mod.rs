@@ -54,7 +54,7 @@ pub enum Distillation {
 
 /// Logits of another model for the same cells, and how much they count.
 #[derive(Clone, Debug)]
-pub struct Teacher {
+pub struct TeacherLogits {
     pub logits: Tensor,
     pub weight: f64,
     pub kind: Distillation,
@@ -88,7 +88,7 @@ pub fn loss(
     logits: &Tensor,
     labels: &Labels,
     objective: Objective,
-    teacher: Option<&Teacher>,
+    teacher: Option<&TeacherLogits>,
     cells: usize,
 ) -> Result<Loss> {
     let (rows, classes) = (logits.rows(), logits.dim());
