@@ -27,6 +27,7 @@ fn every_help_shows_examples() {
         &["threshold"],
         &["train"],
         &["check"],
+        &["convert"],
         &["model"],
         &["model", "inspect"],
         &["model", "verify"],
@@ -321,6 +322,29 @@ fn eval_of_a_model_is_eval_of_its_output() {
             assert!(own(&of_file_curves).is_some() && own(&of_file_curves) == own(&of_model_curves));
         }
     }
+}
+
+#[test]
+fn documents_are_converted_whole() {
+    let room = Room::with_model();
+    for input in [TWO, BIORED, CDR] {
+        let lines = room.run(&["convert", input]).ok().out;
+        let file = room.file("lines.jsonl", &lines);
+        assert_eq!(room.run(&["convert", "-q", &file]).ok().out, lines, "a second time");
+        let relations = |input: &str| -> Vec<Value> {
+            room.extract(&["-q", input]).ok().lines().iter().map(|line| line["relations"].clone()).collect()
+        };
+        assert_eq!(relations(&file), relations(input));
+        let run = room.run(&["convert", "-q", input, "--to", "docred", "-o", "docred.json"]).ok();
+        assert_eq!(run.err.contains("warning: "), input != TWO, "{}", run.err);
+        let gold = room.run(&["check", "--json", input, "docred.json"]).out;
+        let found: Value = serde_json::from_str(&gold).unwrap();
+        let of = |i: usize| {
+            ["tokens", "entities", "mentions", "labels"].map(|what| found["files"][i]["totals"][what].clone())
+        };
+        assert_eq!(of(0), of(1));
+    }
+    room.run(&["convert", "lines.jsonl", "-o", "lines.jsonl"]).fails(2, "would be replaced").in_one_line();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod assets;
 pub mod bench;
 pub mod check;
+pub mod convert;
 pub mod demo;
 pub mod distill;
 pub mod doctor;
@@ -43,6 +44,7 @@ enum Command {
     Distill(distill::DistillArgs),
     Threshold(threshold::ThresholdArgs),
     Check(check::CheckArgs),
+    Convert(convert::ConvertArgs),
     Model(model::ModelCommand),
     Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
@@ -70,6 +72,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Distill(args) => distill::run(&args),
         Command::Threshold(args) => threshold::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Model(args) => model::run(&args),
         Command::Demo(args) => demo::run(&args),
