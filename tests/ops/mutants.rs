@@ -7,7 +7,6 @@
 //! in gemm.cuh            (else in OP.cu; of another op's kernels that this op launches, in X.cu)
 //! < a piece of that file, found once in it; \n where a line ends
 //! > what stands there instead, or nothing
-//! survives: why no test can see it          (only where that is so)
 //! ```
 //! `make mutants` runs it: a few seconds each, on softgpu; with DOCRE_MUTANTS=OP those of one op. A mutated file is
 //! compiled to PTX and loaded through DOCRE_KERNELS instead of the build's own.
@@ -24,7 +23,6 @@ struct Mutant {
     file: String,
     from: String,
     to: String,
-    survives: Option<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -59,7 +57,6 @@ fn read(path: &Path) -> Vec<Mutant> {
             file: of("in ").unwrap_or(format!("{op}.cu")),
             from: of("<").unwrap_or_else(|| panic!("{path:?}: no < line in\n{block}")).replace("\\n", "\n"),
             to: of(">").unwrap_or_default().replace("\\n", "\n"),
-            survives: of("survives:"),
             op: op.clone(),
         }
     };
@@ -183,9 +180,11 @@ fn planted_bugs_are_caught() {
         count(Outcome::Traffic),
         count(Outcome::TimedOut)
     );
-    for (mutant, outcome) in &done {
-        let expected = mutant.survives.is_some();
-        assert_eq!(*outcome == Outcome::Survived, expected, "{}: {} ({:?})", mutant.op, mutant.what, mutant.survives);
-    }
-    assert!((chosen.is_some() || all.len() >= 40) && caught * 100 >= all.len() * 95, "{caught} of {}", all.len());
+    let survived = done.iter().filter(|(_, outcome)| *outcome == Outcome::Survived);
+    let survived: Vec<String> = survived.map(|(mutant, _)| format!("{}: {}", mutant.op, mutant.what)).collect();
+    assert!(
+        survived.is_empty() && (chosen.is_some() || all.len() >= 300),
+        "{} bugs, not caught: {survived:#?}",
+        all.len()
+    );
 }
