@@ -21,7 +21,7 @@ What is below 70 %, and why:
 - axial: tables of 20 x 20, so products of 20 x 96 by 96 x 20: 20 columns in panels of 32, rows in tiles of 12 and 8,
   and operands so small that packing them is not lost beside the products.
 - context_pool: its left operand is made from the attention of two entities while it multiplies, and normalised.
-- pair_combine, entity_pool, evidence, loss: tanh, exp and log of every element rather than memory.
+- pair_combine, entity_pool, evidence, loss, gelu by itself: tanh, exp and log of every element rather than memory.
 - embedding: single rows of a table that is in no cache.
 - gather: less than a tenth of a millisecond, of which waking the threads is a part.
 - optim: a square root and a division an element, and seven streams at once; its peak is one stream's.
