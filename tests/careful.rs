@@ -130,6 +130,19 @@ fn a_signal_leaves_no_part_of_a_file() {
     assert_eq!(names().filter(|name| name.contains("out.jsonl")).count(), 0);
 }
 
+/// What was started with `nohup` outlives its terminal.
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let room = Room::with_model();
+    let docre = env!("CARGO_BIN_EXE_docre");
+    // The run hangs itself up while its output is open: `sh` feeds it after the signal.
+    let script =
+        format!("trap '' HUP; (sleep 1; kill -HUP 0; cat {TWO}) | {docre} extract -q -m model {LOW} - -o out.jsonl");
+    let status = Command::new("setsid").args(["sh", "-c", &script]).current_dir(room.path("")).status().unwrap();
+    assert!(status.success());
+    assert_eq!(fs::read_to_string(room.path("out.jsonl")).unwrap(), room.extract(&[TWO]).ok().out);
+}
+
 /// Where the system has no memory for a document, that document is refused, not the stream.
 #[test]
 fn a_document_larger_than_memory_is_refused_alone() {

@@ -67,7 +67,7 @@ impl Output {
 /// Signals end the program as ever, but not with a part of a file left behind.
 fn remove_on_signal(unfinished: &Path) -> io::Result<()> {
     let name = CString::new(unfinished.as_os_str().as_bytes())?;
-    for signal in [consts::SIGINT, consts::SIGTERM, consts::SIGHUP] {
+    for signal in [consts::SIGINT, consts::SIGTERM, consts::SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)) {
         let name = name.clone();
         let end = move || {
             // SAFETY: a string with its end, which lives as long as the handler.
@@ -78,6 +78,15 @@ fn remove_on_signal(unfinished: &Path) -> io::Result<()> {
         unsafe { low_level::register(signal, end) }?;
     }
     Ok(())
+}
+
+/// As `nohup` has it of SIGHUP.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: all zeros is a sigaction; it is only written to.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 impl Write for Output {
