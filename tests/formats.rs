@@ -480,7 +480,7 @@ fn undirected_pairs_are_counted_once() {
     let mut facts = Facts::default();
     for text in [BIORED, EOG] {
         std::fs::write(folder.path().join("f"), text).unwrap();
-        facts.read(&folder.path().join("f"), Options::default()).unwrap();
+        facts.read(&folder.path().join("f"), Unit::Char).unwrap();
     }
     let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
     assert!(facts.contains_any(&names(&["terbutaline"]), &names(&["preterm labor"]), "Negative_Correlation"));

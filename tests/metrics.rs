@@ -5,7 +5,7 @@ mod common;
 use common::gold::{document, near};
 use common::real;
 use docre::data::output::{OutputFormat, PredictionWriter, Triple};
-use docre::data::{Document, Options, Relations};
+use docre::data::{Document, Options, Relations, Unit};
 use docre::metrics::baseline::type_pair_baseline;
 use docre::metrics::{Details, Evaluator, Facts, Gold, Prediction};
 
@@ -196,7 +196,7 @@ fn facts_come_from_a_list_or_from_documents() {
     let path = folder.path().join("facts");
     std::fs::write(&path, r#"[["Lady","Rome","P17"],["Lady","Rome","P17"]]"#).unwrap();
     let mut listed = Facts::default();
-    listed.read(&path, Options::default()).unwrap();
+    listed.read(&path, Unit::Char).unwrap();
     assert_eq!(listed.len(), 1);
     let mut made = Facts::default();
     made.add_document(&small());
@@ -205,14 +205,14 @@ fn facts_come_from_a_list_or_from_documents() {
     writer.write(&small()).unwrap();
     std::fs::write(&path, writer.finish().unwrap()).unwrap();
     let mut read = Facts::default();
-    read.read(&path, Options::default()).unwrap();
+    read.read(&path, Unit::Char).unwrap();
     let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>();
     for facts in [&made, &read] {
         assert!(facts.contains_any(&names(&["?", "Lady"]), &names(&["Oslo"]), "P6"));
         assert!(!facts.contains_any(&names(&["Oslo"]), &names(&["Lady"]), "P6"));
     }
     std::fs::write(&path, r#"[["Lady","Rome"]]"#).unwrap();
-    assert_eq!(read.read(&path, Options::default()).unwrap_err().code(), "E-JSON");
+    assert_eq!(read.read(&path, Unit::Char).unwrap_err().code(), "E-JSON");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn real_baseline() {
     let (train, dev) = (read("fit450.json"), read("tune50.json"));
     assert_eq!(train.facts() + dev.facts(), 17284);
     let mut facts = Facts::default();
-    facts.read(&train_facts, Options::default()).unwrap();
+    facts.read(&train_facts, Unit::Char).unwrap();
     assert_eq!(facts.len(), 52293);
     let baseline = type_pair_baseline(&train, &dev);
     eprintln!("always {:.2}, cut {:.2} at share {:.4}", baseline.always.f1, baseline.cut.f1, baseline.share);

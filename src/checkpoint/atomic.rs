@@ -16,8 +16,7 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// For `target`, or the file that it links to. A file that is there gives its permissions to the new one.
     pub fn create(target: impl AsRef<Path>) -> Result<Self> {
-        let target = target.as_ref();
-        let target = if target.is_symlink() { target.canonicalize().ok() } else { None }.unwrap_or(target.into());
+        let target = links(target.as_ref()).pop().unwrap_or_default();
         let temporary = temporary_sibling(&target)?;
         let _ = fs::remove_file(&temporary); // left by a killed process of the same number
         let file = File::create_new(&temporary).map_err(|e| Error::io(&temporary, e))?;
@@ -55,6 +54,18 @@ impl Drop for AtomicFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary); // gone already after a commit
     }
+}
+
+/// A path and, as long as that is a link, what it links to: the last is where a file is written.
+pub fn links(path: &Path) -> Vec<PathBuf> {
+    let mut chain = vec![path.to_path_buf()];
+    while let Some(next) = chain.last().and_then(|last| Some(last.parent()?.join(last.read_link().ok()?))) {
+        if chain.len() > 40 {
+            break; // a circle: opening it says so
+        }
+        chain.push(next);
+    }
+    chain
 }
 
 /// Replaces the file at `path` by `bytes`, atomically.

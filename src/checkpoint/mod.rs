@@ -9,7 +9,7 @@ pub mod tensors;
 pub mod weights;
 pub mod writer;
 
-pub use atomic::{AtomicFile, write_atomic};
+pub use atomic::{AtomicFile, links, write_atomic};
 pub use header::{Stored, TensorInfo};
 pub use model::{build, build_to_infer, open_model, open_to_infer, save_model};
 pub use shards::Checkpoint;

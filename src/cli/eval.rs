@@ -3,7 +3,7 @@
 use super::output::Output;
 use super::progress::{Screen, show_profile};
 use super::setup::{EvidenceArgs, InputArgs, ModelArgs, RuleArgs, read_all};
-use crate::data::{self, Document, Options, no_labels};
+use crate::data::{self, Document, Options, Unit, no_labels};
 use crate::error::{Error, Result};
 use crate::extract::{Budget, CALIBRATION, Extractor, Outcome, Stream};
 use crate::metrics::baseline::{Baseline, type_pair_baseline};
@@ -94,7 +94,7 @@ struct Figures {
 }
 
 pub fn run(args: &EvalArgs) -> Result<u8> {
-    let facts = read_facts(&args.train_facts, args.input.options())?;
+    let facts = read_facts(&args.train_facts, args.input.offset_unit)?;
     let mut evaluator = Evaluator::default();
     let mut extractor = None;
     match &args.pred {
@@ -181,9 +181,9 @@ pub fn judge(
     if labelled { Ok(()) } else { Err(no_labels(gold)) }
 }
 
-fn read_facts(files: &[PathBuf], options: Options) -> Result<Option<Facts>> {
+fn read_facts(files: &[PathBuf], unit: Unit) -> Result<Option<Facts>> {
     let mut facts = Facts::default();
-    files.iter().try_for_each(|file| facts.read(file, options))?;
+    files.iter().try_for_each(|file| facts.read(file, unit))?;
     match (files.first(), facts.is_empty()) {
         (None, _) => Ok(None),
         (Some(_), false) => Ok(Some(facts)),
@@ -217,7 +217,9 @@ fn write_page(args: &EvalArgs, path: &Path, figures: &Figures) -> Result<()> {
     let files = args.gold.iter().filter_map(|path| path.file_name());
     let files: Vec<_> = files.map(|name| name.to_string_lossy()).collect();
     let title = format!("Evaluation on {}", files.join(", "));
-    Output::write(path, &args.gold, html(&figures.report, &title, &about).as_bytes())
+    let inputs = [&args.gold, &args.train_facts, &args.baseline_train].into_iter().flatten();
+    let inputs = inputs.chain(&args.pred).chain(&args.against);
+    Output::write(path, inputs, html(&figures.report, &title, &about).as_bytes())
 }
 
 fn print(args: &EvalArgs, figures: &Figures) -> std::io::Result<()> {

@@ -1,12 +1,13 @@
 //! Where results go: standard output, or a file that appears whole or not at all.
 
-use crate::checkpoint::AtomicFile;
+use crate::checkpoint::{AtomicFile, links};
 use crate::error::{Error, Result};
 use signal_hook::{consts, low_level};
 use std::ffi::CString;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -25,14 +26,19 @@ pub enum Output {
 
 impl Output {
     /// `-` is standard output. Error: E-USAGE for one of `inputs`, whose documents would be lost.
-    pub fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self> {
-        // Where a shell has put a file under it, that file is not to be replaced by another.
-        if path == Path::new("-") || path == Path::new("/dev/stdout") {
+    pub fn create<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<Self> {
+        if path == Path::new("-") {
             return Ok(Output::Stdout(io::stdout()));
+        }
+        if let Some(number) = links(path).iter().find_map(|path| descriptor(path)) {
+            // Of whatever a shell has put there, at the place where it is.
+            // SAFETY: only copied, which fails where it is not open.
+            let copy = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned();
+            return copy.map(|own| Output::Special(own.into())).map_err(|e| Error::io(path, e));
         }
         let place = path.canonicalize();
         let same = |input: &&PathBuf| place.as_ref().is_ok_and(|place| input.canonicalize().is_ok_and(|i| i == *place));
-        if let Some(input) = inputs.iter().find(same) {
+        if let Some(input) = inputs.into_iter().find(same) {
             return Err(Error::usage(format!("{} is read and would be replaced", input.display())).fix("another -o"));
         }
         match path.metadata() {
@@ -49,7 +55,7 @@ impl Output {
     }
 
     /// Writes all of a small result.
-    pub fn write(path: &Path, inputs: &[PathBuf], bytes: &[u8]) -> Result<()> {
+    pub fn write<'a>(path: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>, bytes: &[u8]) -> Result<()> {
         let mut out = Output::create(path, inputs)?;
         out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::io(path, e))?;
         out.commit()
@@ -62,6 +68,12 @@ impl Output {
             Output::Stdout(_) | Output::Special(_) => Ok(()),
         }
     }
+}
+
+/// The number of an open file that a path names: `/dev/fd/1`, and where `/dev/stdout` leads.
+fn descriptor(path: &Path) -> Option<i32> {
+    let of_us = ["/dev/fd", "/proc/self/fd"].iter().any(|dir| path.parent() == Some(Path::new(dir)));
+    path.file_name()?.to_str()?.parse().ok().filter(|number| of_us && *number >= 0)
 }
 
 /// Signals end the program as ever, but not with a part of a file left behind.

@@ -76,7 +76,7 @@ pub fn run(args: &ThresholdArgs) -> Result<u8> {
     let tuning = tune(&evaluator, Choice { shifts, calibrate: args.calibrate })?;
     let calibration = Calibration::new(&extractor.digest, tuning.shift, tuning.relations.clone(), tuning.score);
     let text = calibration.to_json(&extractor.relations)?;
-    let written = write(args.output.as_deref(), &extractor.dir, text.as_bytes())?;
+    let written = write(args.output.as_deref(), &args.gold, &extractor.dir, text.as_bytes())?;
     if let Some(path) = written {
         print(args, &tuning, &path).map_err(|e| Error::io("output", e))?;
     }
@@ -85,12 +85,12 @@ pub fn run(args: &ThresholdArgs) -> Result<u8> {
 }
 
 /// Where it went; None: to standard output, which is then for it alone.
-fn write(output: Option<&Path>, dir: &Path, text: &[u8]) -> Result<Option<PathBuf>> {
+fn write(output: Option<&Path>, gold: &[PathBuf], dir: &Path, text: &[u8]) -> Result<Option<PathBuf>> {
     let Some(path) = output else {
         put_file(dir, CALIBRATION, text)?;
         return Ok(Some(dir.join(CALIBRATION)));
     };
-    Output::write(path, &[], text)?;
+    Output::write(path, gold, text)?;
     Ok((path != Path::new("-")).then(|| path.to_path_buf()))
 }
 

@@ -43,8 +43,8 @@ impl Source {
     }
 }
 
-/// Whether the file is PubTator with relations.
-fn annotated(path: &Path, format: Format) -> Result<bool> {
+/// Whether the file is PubTator with relations: then a document without any was read by annotators, too.
+pub fn annotated(path: &Path, format: Format) -> Result<bool> {
     let labelled = |document: Result<Document>| document.is_ok_and(|document| document.labels.is_some());
     Ok(format == Format::Pubtator && open(path, Options::default())?.any(labelled))
 }

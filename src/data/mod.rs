@@ -2,7 +2,7 @@
 
 pub mod ahead;
 mod capped;
-mod corpus;
+pub mod corpus;
 pub mod docred;
 pub mod document;
 pub mod eog;
@@ -54,7 +54,7 @@ impl Format {
             Format::Eog => "eog",
         }
     }
-    pub fn shape(self) -> Shape {
+    fn shape(self) -> Shape {
         match self {
             Format::Docred => Shape::Array,
             Format::Jsonl => Shape::Lines,

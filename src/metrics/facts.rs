@@ -3,7 +3,7 @@
 use super::names::Names;
 use crate::data::frames::{Frames, Shape, stream};
 use crate::data::place::json_error;
-use crate::data::{Document, Format, Options, docred};
+use crate::data::{Document, Format, Unit, docred};
 use crate::error::Result;
 use std::collections::HashSet;
 use std::path::Path;
@@ -19,14 +19,14 @@ impl Facts {
     /// format: every name of the head with every name of the tail. Several files add up.
     ///
     /// Errors: E-IO, E-JSON and those of a document.
-    pub fn read(&mut self, path: &Path, options: Options) -> Result<()> {
-        let mut frames = Frames::open(stream(path)?, options.from.map(Format::shape))?;
+    pub fn read(&mut self, path: &Path, unit: Unit) -> Result<()> {
+        let mut frames = Frames::open(stream(path)?, None)?; // told by how it begins: not in the documents' format
         let shape = frames.shape();
         while let Some((position, frame)) = frames.next_frame() {
             let root = format!("$[{}]", position.index);
             let read = frame.and_then(|json| match shape {
                 Shape::Array => self.read_one(json, &root),
-                _ => Format::of(shape).parse(json, position, options.unit).map(|d| self.add_document(&d)),
+                _ => Format::of(shape).parse(json, position, unit).map(|d| self.add_document(&d)),
             });
             read.map_err(|e| e.context(path.display()))?;
         }
