@@ -169,7 +169,8 @@ fn a_run_does_not_write_over_another_ones_best() {
     std::fs::write(lab.path("mine/best/thesis.tex"), "years").unwrap();
     let refused = |out: &str, resume, overrides: &[&str]| {
         let error = lab.open(out, resume, overrides).err().unwrap();
-        assert!(error.exit_code() == 2 && error.to_string().contains("already holds a run"), "{error}");
+        let says = if resume { "a `best` that is not this run's" } else { "already holds a run" };
+        assert!(error.exit_code() == 2 && error.to_string().contains(says), "{error}");
     };
     [false, true].iter().for_each(|&resume| refused("mine", resume, &[]));
     // Only the best weights were kept: the same run may make them again, another one not.
@@ -182,7 +183,7 @@ fn a_run_does_not_write_over_another_ones_best() {
     assert!(lab.path("kept/best").exists());
     refused("kept", false, &[]);
     refused("kept", true, &["schedule.seed=9"]);
-    assert_eq!(lab.open("kept", true, &[]).unwrap().progress.tried, 0);
+    assert_eq!(lab.open("kept", true, &["output.save_every=1"]).unwrap().progress.tried, 0);
     // To look at what would be done leaves nothing behind.
     let output = lab.docre(&["--dry-run", "-q", "--out"]).arg(lab.path("looked")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
@@ -495,6 +496,9 @@ fn the_command_reports_and_exits() {
     let wrong = lab.docre(&["-s", "schedule.epoch=3", "--out", out]).output().unwrap();
     let said = String::from_utf8_lossy(&wrong.stderr).to_string();
     assert!(code(&wrong) == 2 && said.contains("error[E-USAGE]") && said.contains("epoch"), "{said}");
+    let piped = std::fs::read_to_string(lab.path("train.toml")).unwrap();
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_docre"));
+    command.args(["train", "/dev/stdin", "--print-config"]).write_stdin(piped).assert().success();
     let shown = lab.docre(&["--print-config", "-s", "schedule.epochs=11"]).output().unwrap();
     assert!(code(&shown) == 0 && String::from_utf8_lossy(&shown.stdout).contains("epochs = 11"));
     let done = lab.docre(&["--out", out, "-s", "schedule.epochs=1"]).output().unwrap();

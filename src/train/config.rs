@@ -1,11 +1,12 @@
 //! The training configuration: a TOML file, `section.key=value` overrides, defaults.
 
-use crate::checkpoint::tensors::read_bounded;
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, HeadConfig, ModelConfig};
 use crate::ops::loss::{Distillation, Objective};
 use crate::text::{nearest, one_line};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A whole configuration. Unknown keys are errors.
@@ -319,9 +320,14 @@ impl Config {
     }
 }
 
-/// The text of a configuration file. Error: E-IO, also for a file that is too long for one.
+/// The text of a configuration file. Errors: E-IO; E-USAGE for one that is too long or not text.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = read_bounded(path, LONGEST)?;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| Error::io(path, e))?; // perhaps a pipe, whose length nobody knows
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(Error::usage(format!("{}: too long for a configuration", path.display())));
+    }
     String::from_utf8(bytes).map_err(|_| Error::usage(format!("{}: not UTF-8", path.display())))
 }
 

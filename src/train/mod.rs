@@ -17,7 +17,6 @@ pub use examples::Examples;
 pub use start::{inventory, read, total_updates};
 pub use step::{Example, Trainer};
 
-use crate::checkpoint::directory::hash_file;
 use crate::checkpoint::write_atomic;
 use crate::data::{Tokenizer, Unknown};
 use crate::device::Device;
@@ -90,8 +89,7 @@ impl Run {
         let train = Examples::open(&config, tokenizer, relations.clone(), start::unknown(&config), top_k, device)?;
         let total = total_updates(&config, train.len());
         let (trainer, mut progress) = start::start_trainer(&config, &start, model, found.as_deref(), total, device)?;
-        let of_dev = config.data.dev.iter().map(|file| hash_file(file)).collect::<Result<Vec<_>>>()?;
-        let data = [train.hash().to_string()].into_iter().chain(of_dev).collect::<Vec<_>>().join(" ");
+        let data = format!("{} {}", train.hash(), dev.hash);
         if ![&data, ""].contains(&progress.data.as_str()) {
             return Err(Error::usage(format!("{} was trained on other documents", dir.display()))
                 .fix("another --out; model.start and model.keep_head = true begin with its weights"));

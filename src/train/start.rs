@@ -10,6 +10,8 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
+use crate::text::hex;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// The configuration of a run, in its directory.
@@ -18,6 +20,8 @@ pub const RESOLVED: &str = "config.resolved.toml";
 /// Documents ready for the model.
 pub struct Split {
     pub examples: Vec<Example>,
+    /// Of what the model sees of them, in hexadecimal digits.
+    pub hash: String,
     /// Gold labels left out because the inventory does not have their relation.
     pub unknown: usize,
 }
@@ -36,13 +40,16 @@ pub fn find(config: &Config, dir: &Path, resume: bool) -> Result<Option<PathBuf>
     if found.is_some() && resume {
         return Ok(found);
     }
-    // A run that was killed before its first checkpoint may have its log, and its first weights.
-    let unfinished = resume
-        && std::fs::read_to_string(dir.join(RESOLVED)).is_ok_and(|of| config.resolved().is_ok_and(|own| own == of));
-    let another = ["best", LINES].iter().any(|name| dir.join(name).exists());
-    if found.is_some() || another && !unfinished {
-        return Err(Error::usage(format!("{} already holds a run", dir.display()))
-            .fix("--resume auto to go on from its checkpoint, if it has one, or another --out"));
+    let there = |name: &str| dir.join(name).exists();
+    if !resume && (found.is_some() || there("best") || there(LINES)) {
+        let fix = "--resume auto to go on with it, or another --out";
+        return Err(Error::usage(format!("{} already holds a run", dir.display())).fix(fix));
+    }
+    // The same run, killed before its first checkpoint, may have saved its first weights.
+    let of = std::fs::read_to_string(dir.join(RESOLVED)).ok().and_then(|text| Config::parse(&text, &[]).ok());
+    if there("best") && of.is_none_or(|of| of.decisive().ok() != config.decisive().ok()) {
+        let what = format!("{} has no checkpoint to go on from, and a `best` that is not this run's", dir.display());
+        return Err(Error::usage(what).fix("another --out, or move `best` away"));
     }
     Ok(None)
 }
@@ -78,7 +85,8 @@ fn names_in_data(config: &Config) -> Result<Vec<String>> {
 
 /// Reads and encodes all documents of some files. Error: E-LABEL where none of them has labels.
 pub fn read(paths: &[PathBuf], tokenizer: &Tokenizer, relations: &Relations, unknown: Unknown) -> Result<Split> {
-    let mut split = Split { examples: Vec::new(), unknown: 0 };
+    let mut split = Split { examples: Vec::new(), hash: String::new(), unknown: 0 };
+    let mut hash = Sha256::new();
     let mut labelled = paths.is_empty();
     for path in paths {
         for document in data::open(path, data::Options::default())? {
@@ -87,9 +95,13 @@ pub fn read(paths: &[PathBuf], tokenizer: &Tokenizer, relations: &Relations, unk
             let (labels, skipped) = relations.encode(&document, unknown).map_err(|e| e.context(path.display()))?;
             let encoded = tokenizer.encode(&document).map_err(|e| e.context(path.display()))?;
             split.unknown += skipped;
+            hash.update(bytemuck::cast_slice::<u32, u8>(&encoded.ids));
+            encoded.mentions.iter().for_each(|rows| hash.update(bytemuck::cast_slice::<u32, u8>(rows)));
+            hash.update(bytemuck::cast_slice::<u64, u8>(&labels.bits));
             split.examples.push(Example { encoded, labels, unknown_gold: skipped, teacher: Vec::new() });
         }
     }
+    split.hash = hex(&hash.finalize());
     if labelled { Ok(split) } else { Err(no_labels(paths)) }
 }
 
