@@ -239,12 +239,22 @@ fn wrong_configurations_are_usage_errors() {
     assert!(wrong(&["student.schedule.epochs=0"]).contains("[student]"));
     let typo = wrong(&["student.schedule.epoch=1"]);
     assert!(typo.contains("unknown field `epoch`") && typo.contains("epochs was probably meant"), "{typo}");
-    // One flag for all stages, where the file has it for one of them.
+    // A flag for all stages is for those without a value of their own; where all have one, it would do nothing.
+    assert_eq!(lab.config("run", &["schedule.seed=7"]).unwrap().student.schedule.seed, 5);
+    assert_eq!(lab.config("run", &["schedule.seed=7"]).unwrap().finetune.unwrap().schedule.seed, 7);
+    let own = lab
+        .text()
+        .replace("[teacher.schedule]", "[teacher.schedule]\nseed = 1")
+        .replace("[finetune.schedule]", "[finetune.schedule]\nseed = 1");
+    let parse = |overrides: &[&str]| {
+        Config::parse(&own, &overrides.iter().map(|o| o.to_string()).collect::<Vec<_>>(), &lab.path("run"))
+    };
+    let error = parse(&["schedule.seed=7"]).unwrap_err().to_string();
     assert!(
-        wrong(&["schedule.seed=7"])
-            .contains("-s schedule.seed is for all stages, but the file sets student.schedule.seed")
+        error.contains("all have one") && error.contains("-s teacher.schedule.seed=… -s student.schedule.seed=…"),
+        "{error}"
     );
-    assert!(lab.config("run", &["schedule.seed=7", "student.schedule.seed=8"]).is_ok());
+    assert_eq!(parse(&["schedule.seed=7", "student.schedule.seed=8"]).unwrap().student.schedule.seed, 8);
     assert!(wrong(&["logits.form=\"dens\""]).contains("[logits]"));
     assert!(wrong(&["logits.teacher=\"x\""]).contains("one of them"));
     assert!(wrong(&["distillation.weight=1.0"]).contains("[student.distillation]"));

@@ -26,7 +26,8 @@ use std::sync::atomic::Ordering;
 pub struct DistillArgs {
     /// The configuration file
     config: PathBuf,
-    /// Set a value of the configuration: stage.section.key=value, or section.key=value for all stages
+    /// Set a value of the configuration: stage.section.key=value, or section.key=value for the stages
+    /// that have no value of their own
     #[arg(short, long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// The directory of all stages

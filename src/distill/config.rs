@@ -125,14 +125,15 @@ impl Config {
 
 const STAGES: [&str; 4] = ["teacher", "logits", "student", "finetune"];
 
-/// A value that is set for all stages, but that the file sets for one of them: which of the two is meant?
+/// A value that is set for all stages, where each of them has its own: it would change nothing.
 fn refuse_shadowed(file: &Table, overrides: &[String]) -> Result<()> {
+    let trained = || STAGES.iter().filter(|stage| **stage != "logits" && file.contains_key(**stage));
     let names: Vec<&str> = overrides.iter().filter_map(|o| o.split('=').next()).map(str::trim).collect();
-    for name in &names {
-        let own = STAGES.map(|stage| format!("{stage}.{name}"));
-        if let Some(own) = own.iter().find(|own| has(file, own) && !names.contains(&own.as_str())) {
-            return Err(Error::usage(format!("-s {name} is for all stages, but the file sets {own}"))
-                .fix(format!("-s {own}=VALUE, for that stage")));
+    for name in names.iter().filter(|name| name.contains('.')) {
+        let own: Vec<String> = trained().map(|stage| format!("{stage}.{name}")).collect();
+        if own.iter().all(|own| has(file, own) && !names.contains(&own.as_str())) {
+            let what = format!("-s {name} is for stages without a value of their own, and all have one");
+            return Err(Error::usage(what).fix(format!("-s {}", own.join("=… -s ") + "=…")));
         }
     }
     Ok(())

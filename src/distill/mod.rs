@@ -13,7 +13,7 @@ use crate::checkpoint::directory::hash_file;
 use crate::checkpoint::write_atomic;
 use crate::data::{Corpus, Relations, Tokenizer};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::layout::Encoded;
 use crate::text::hex;
 use crate::train::logits::{self, Identity};
@@ -52,6 +52,9 @@ impl Stage {
 struct Mark {
     /// SHA-256 of the configuration, the data and the model that the stage starts from.
     inputs: String,
+    /// Of a student with stored logits: what these were made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    logits: Option<String>,
     done: bool,
     /// Best development F1 in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +134,7 @@ impl Pipeline {
             watch.message(&format!("{}: done before{figure}", stage.name()));
             return Ok(End::Finished);
         }
-        let mut mark = Mark { inputs: self.inputs(stage)?, done: false, best_f1: None };
+        let mut mark = Mark { inputs: self.inputs(stage)?, logits: self.logits_of(stage)?, done: false, best_f1: None };
         self.write_mark(stage, &mark)?;
         watch.message(&format!("{}: {}", stage.name(), dir.display()));
         let end = match self.training(stage) {
@@ -159,7 +162,12 @@ impl Pipeline {
         };
         let mark: Mark =
             serde_json::from_slice(&bytes).map_err(|e| Error::model("E-STAGE", format!("{}: {e}", path.display())))?;
-        if mark.inputs != self.inputs(stage)? {
+        let inputs = match self.inputs(stage) {
+            Err(e) if e.kind() == Kind::Io && mark.done => return Ok(Some(mark)), // its data may be elsewhere by now
+            inputs => inputs?,
+        };
+        let logits = self.logits_of(stage)?;
+        if mark.inputs != inputs || mark.logits.is_some() && mark.logits != logits {
             let what = format!("{} was made from other inputs", self.path(stage).display());
             return Err(Error::model("E-STAGE", what)
                 .fix("another --out, or remove this directory and those of the stages behind it"));
@@ -192,10 +200,12 @@ impl Pipeline {
             add(&model_hash(&self.config.teacher_model(&self.dir))?);
         }
         data.iter().try_for_each(|file| hash_file(file).map(|hash| add(&hash)))?;
-        if stage == Stage::Student && self.has(Stage::Logits) {
-            add(&self.inputs(Stage::Logits)?);
-        }
         Ok(hex(&hash.finalize()))
+    }
+
+    fn logits_of(&self, stage: Stage) -> Result<Option<String>> {
+        let stored = stage == Stage::Student && self.has(Stage::Logits);
+        stored.then(|| self.inputs(Stage::Logits)).transpose()
     }
 
     /// Computes the shards that are not there yet.
