@@ -344,6 +344,10 @@ fn documents_are_converted_whole() {
         };
         assert_eq!(of(0), of(1));
     }
+    // A document of an annotated file that has no relation has labels, none.
+    let bare = fs::read_to_string(BIORED).unwrap() + "\n\n9|t|Ada\n9|a|\n9\t0\t3\tAda\tPER\tx\n";
+    let lines = room.run(&["convert", &room.file("bare", bare)]).ok().lines();
+    assert_eq!(lines.last().unwrap()["labels"], json!([]));
     room.run(&["convert", "lines.jsonl", "-o", "lines.jsonl"]).fails(2, "would be replaced").in_one_line();
 }
 

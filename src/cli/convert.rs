@@ -3,16 +3,18 @@
 use super::output::Output;
 use super::progress::Progress;
 use super::setup::InputArgs;
+use crate::data::corpus::annotated;
 use crate::data::{self, Format, Writer};
 use crate::error::Result;
 use crate::layout::Pairs;
 use crate::text::say;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Convert documents, labels included, to another format
 ///
 /// docre.v1 (jsonl) holds all that the other formats do. DocRED's has no text, no ids and no candidate pairs, and no
-/// mention across the end of a sentence: a document with one ends the conversion.
+/// mention across the end of a sentence: a document with one ends the conversion. In a PubTator file with relations (not from
+/// standard input) a document without any has labels, none.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   docre convert Train.PubTator -o train.jsonl
@@ -54,8 +56,14 @@ pub fn run(args: &ConvertArgs) -> Result<u8> {
     let mut progress = Progress::new(None, args.quiet).patient();
     let (mut count, mut lost) = (0, 0);
     for input in &args.inputs {
-        for document in data::open(input, args.input.options())? {
-            let document = document?;
+        let documents = data::open(input, args.input.options())?;
+        // Standard input cannot be read twice.
+        let annotated = input != Path::new("-") && annotated(input, documents.format())?;
+        for document in documents {
+            let mut document = document?;
+            if annotated {
+                document.labels.get_or_insert_default();
+            }
             writer.write(&document).map_err(|e| e.context(input.display()))?;
             count += 1;
             lost += usize::from(format == Format::Docred && document.pairs != Pairs::default());

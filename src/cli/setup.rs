@@ -52,7 +52,7 @@ pub struct ModelArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Most memory for tensors, weights included, e.g. 2GiB; a document that needs more is refused [default: what the
-    /// system has]
+    /// system has when docre starts]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub max_memory: Option<usize>,
     /// Most relations of one ordered pair [default: the model's top_k]
@@ -174,7 +174,9 @@ impl ModelArgs {
 
     fn device(&self) -> Result<Device> {
         let device = self.device.open()?;
-        limit(&device, self.max_memory);
+        // A GPU says itself when it is full.
+        let all = if matches!(device, Device::Cpu(_)) { memory::available() } else { None };
+        device.ledger().set_limit(self.max_memory.or(all));
         Ok(device)
     }
 
@@ -186,12 +188,6 @@ impl ModelArgs {
             documents: self.batch_size.unwrap_or(usual.documents),
         }
     }
-}
-
-/// Most memory for tensors: what was asked for or, on a CPU, what the system has. (A GPU says itself when it is full.)
-pub fn limit(device: &Device, asked: Option<usize>) {
-    let all = if matches!(device, Device::Cpu(_)) { memory::available() } else { None };
-    device.ledger().set_limit(asked.or(all));
 }
 
 impl DeviceArgs {

@@ -2,7 +2,7 @@
 
 use super::output::print;
 use super::progress::{Progress, show_profile};
-use super::setup::{DeviceArgs, bytes, limit};
+use super::setup::{DeviceArgs, bytes};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::text::say;
@@ -51,7 +51,7 @@ pub struct TrainArgs {
 pub struct CommonArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what [default: what the system has].
+    /// Most memory for tensors, e.g. 2GiB; past it the run ends and says who holds what.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_memory: Option<usize>,
     /// At the end, show where the time went, by op.
@@ -65,7 +65,7 @@ pub struct CommonArgs {
 impl CommonArgs {
     pub fn open(&self) -> Result<Device> {
         let device = self.device.open_to_train()?;
-        limit(&device, self.max_memory);
+        device.ledger().set_limit(self.max_memory);
         Ok(device)
     }
 }

@@ -115,7 +115,7 @@ pub(crate) struct Booking {
 
 fn out_of_memory(ledger: &Ledger, tag: Tag, bytes: usize, left: &str) -> Error {
     Error::device("E-OOM", format!("{tag} needs {} MiB more, {left}\n{ledger}", bytes >> 20))
-        .fix("smaller batches, or a larger --max-memory")
+        .fix("smaller batches, or a larger --max-memory (without it: what the system had at the start)")
 }
 
 impl Booking {
