@@ -1,5 +1,4 @@
 //! Gold documents made by hand.
-#![allow(dead_code)] // each test file uses its part
 
 use docre::data::{Document, Entity, Label, Mention, Span};
 use docre::layout::Segments;

@@ -1,5 +1,4 @@
 //! The golden files: numbers that the reference programs computed (tests/golden, or DOCRE_GOLDEN_DIR).
-#![allow(dead_code)] // each test file uses its part
 
 use docre::checkpoint::TensorFile;
 use docre::model::config::ModelConfig;

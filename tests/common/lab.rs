@@ -1,5 +1,4 @@
 //! Encoders and documents on disk, small enough to train on in a test.
-#![allow(dead_code)] // each test file uses its part
 
 use super::tiny;
 use docre::checkpoint::{Stored, save};

@@ -1,4 +1,6 @@
 //! Shared by the test files.
+#![allow(dead_code)] // each test file uses its part
+
 pub mod gold;
 pub mod golden;
 pub mod gpu;

@@ -1,5 +1,4 @@
 //! Small model directories with random weights.
-#![allow(dead_code)] // each test file uses its part
 
 use docre::checkpoint::directory::save_directory;
 use docre::checkpoint::{Stored, save_model};

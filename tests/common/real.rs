@@ -1,5 +1,4 @@
 //! Real data, which is not in the repository: where it is absent, a test says SKIPPED.
-#![allow(dead_code)] // each test file uses its part
 
 use std::path::{Path, PathBuf};
 

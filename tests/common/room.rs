@@ -1,5 +1,4 @@
 //! Runs of the program in a directory of their own.
-#![allow(dead_code)] // each test file uses its part
 
 use super::models::{PIECES, tiny, write_model};
 use assert_cmd::Command;

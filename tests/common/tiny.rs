@@ -1,5 +1,4 @@
 //! Tiny models with random weights, and documents for them.
-#![allow(dead_code)] // each test file uses its part
 
 use docre::device::Device;
 use docre::dtype::Real;
