@@ -7,8 +7,7 @@
 use super::atomic::{hidden_sibling, parent_of, sync_directory, temporary_sibling, write_atomic};
 use super::shards::check_file_name;
 use super::tensors::{open_regular, read_bounded};
-use crate::text::hex;
-use crate::text::one_line;
+use crate::text::{hex, one_line};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

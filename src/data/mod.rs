@@ -24,6 +24,7 @@ pub use relations::{Relations, Unknown};
 pub use tokenize::Tokenizer;
 
 use crate::error::{Error, Kind, Result};
+use crate::text::clip;
 use frames::{Frames, Position, Shape, stream};
 use serde::Deserialize;
 use std::io::{Read, Write};
@@ -154,7 +155,7 @@ impl Iterator for Documents {
             read
         });
         let read = read.map_err(|error| {
-            let title = id.as_ref().map(|id| format!(" {:?}", crate::text::clip(id, 60))).unwrap_or_default();
+            let title = id.as_ref().map(|id| format!(" {:?}", clip(id, 60))).unwrap_or_default();
             match (self.format, error.kind()) {
                 (_, Kind::Io) => error.context(&self.name),
                 (Format::Docred, _) => error.context(format!("{}: document {}{title}", self.name, position.index)),

@@ -134,7 +134,8 @@ impl Pipeline {
             watch.message(&format!("{}: done before{figure}", stage.name()));
             return Ok(End::Finished);
         }
-        let mut mark = Mark { inputs: self.inputs(stage)?, logits: self.logits_of(stage)?, done: false, best_f1: None };
+        let mut mark =
+            Mark { inputs: self.inputs(stage)?, logits: self.inputs_of_logits(stage)?, done: false, best_f1: None };
         self.write_mark(stage, &mark)?;
         watch.message(&format!("{}: {}", stage.name(), dir.display()));
         let end = match self.training(stage) {
@@ -166,7 +167,7 @@ impl Pipeline {
             Err(e) if e.kind() == Kind::Io && mark.done => return Ok(Some(mark)), // its data may be elsewhere by now
             inputs => inputs?,
         };
-        let logits = self.logits_of(stage)?;
+        let logits = self.inputs_of_logits(stage)?;
         if mark.inputs != inputs || mark.logits.is_some() && mark.logits != logits {
             let what = format!("{} was made from other inputs", self.path(stage).display());
             return Err(Error::model("E-STAGE", what)
@@ -203,7 +204,7 @@ impl Pipeline {
         Ok(hex(&hash.finalize()))
     }
 
-    fn logits_of(&self, stage: Stage) -> Result<Option<String>> {
+    fn inputs_of_logits(&self, stage: Stage) -> Result<Option<String>> {
         let stored = stage == Stage::Student && self.has(Stage::Logits);
         stored.then(|| self.inputs(Stage::Logits)).transpose()
     }

@@ -1,8 +1,7 @@
 //! The figures of an evaluation, in percent, as JSON and as text.
 
 use super::curves::Curves;
-use crate::text::clip;
-use crate::text::one_line;
+use crate::text::{clip, one_line};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
